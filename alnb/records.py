@@ -7,6 +7,7 @@ A *row* is a position in `Pool.ids`; strategies speak rows, people and disk spea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,8 +71,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
-            seen: set[ItemId] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))
+            twice = next(item for item, count in Counter(self.ids).items() if count > 1)
             raise ValueError(f"Item {twice} occurs twice in the pool; every id must be unique.")
         lengths = {len(self.ids), len(self.slices), len(self.patient), len(self.volume)}
         if lengths != {len(self.position)}:
