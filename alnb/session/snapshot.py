@@ -1,0 +1,126 @@
+"""The pool as a strategy sees it: lazy, over a session's state, learner and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alnb.errors import ColdStart
+from alnb.records import Floats, Pool, Rows, SliceId
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alnb.data.cohort import Cohort
+    from alnb.protocols import Learner
+
+_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSnapshot:
+    """A `Snapshot` whose parts are computed when asked for.
+
+    `embed` gives the (N, D) features; `learner` is None until something is fitted; `reveal` says
+    that `presence` may use the reference, as a simulated experiment does.
+    """
+
+    pool: Pool
+    candidates: Rows
+    labelled: Rows
+    counts: Rows
+    cohort: Cohort
+    learner: Learner | None
+    embed: Callable[[], Floats]
+    reveal: bool = False
+
+    @property
+    def classes(self) -> int:
+        """C, background included."""
+        return len(self.cohort.classes)
+
+    def features(self) -> Floats:
+        """(N, D) embedding of the whole pool."""
+        return self.embed()
+
+    def images(self, rows: Rows) -> Iterator[Tensor]:
+        """Batches (B, 1, H, W); a batch ends early where the matrix size changes."""
+        for _, batch in self._batches(rows):
+            yield batch
+
+    def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
+        """(len(rows),) of `score`; a volume's score is the mean over its slices."""
+        learner = self._fitted()
+        values, owners = [], []
+        where = self._batches(rows)
+        for owner, batch in where:
+            for probs in learner.probs([batch]):
+                values.append(score(probs).double().cpu().numpy())
+            owners.append(owner)
+        index = np.concatenate(owners)
+        total = np.bincount(index, weights=np.concatenate(values), minlength=len(rows))
+        return total / np.bincount(index, minlength=len(rows))
+
+    def presence(self) -> NDArray[np.bool_]:
+        """(N, C) which classes each row holds."""
+        if self.reveal:
+            return self._reference_presence()
+        learner = self._fitted()
+        found = np.zeros((len(self.pool), self.classes), dtype=bool)
+        for owner, batch in self._batches(np.arange(len(self.pool))):
+            for probs in learner.probs([batch]):
+                labels = probs.mean(0).argmax(1).flatten(1).cpu().numpy()
+                for row, seen in zip(owner, labels, strict=True):
+                    found[row, np.unique(seen)] = True
+        return found
+
+    def _reference_presence(self) -> NDArray[np.bool_]:
+        found = np.zeros((len(self.pool), self.classes), dtype=bool)
+        for row, slices in enumerate(self.pool.slices):
+            for slice_id in slices:
+                mask = self.cohort.reference(slice_id)
+                if mask is None:
+                    raise ColdStart(
+                        f"{slice_id} has no reference mask, so which classes it holds is "
+                        "unknown. Fit a model first, or wrap the strategy in WarmStart."
+                    )
+                known = np.unique(mask)
+                found[row, known[known < self.classes]] = True
+        return found
+
+    def _fitted(self) -> Learner:
+        if self.learner is None:
+            raise ColdStart(
+                "No model is trained yet, so nothing can be predicted. Label some slices and "
+                "train, or wrap the strategy: WarmStart(Strided(), ...)."
+            )
+        return self.learner
+
+    def _batches(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Positions within `rows` and their stacked slices, equal sizes together."""
+        import torch
+
+        held: list[tuple[int, NDArray[Any]]] = []
+
+        def stacked() -> tuple[Rows, Tensor]:
+            batch = torch.from_numpy(np.stack([image for _, image in held])[:, None])
+            owners = np.array([position for position, _ in held], dtype=np.int64)
+            held.clear()
+            return owners, batch
+
+        for position, slice_id in self._slices(rows):
+            image = self.cohort.slice_image(slice_id)
+            if held and (len(held) == _BATCH or held[0][1].shape != image.shape):
+                yield stacked()
+            held.append((position, np.asarray(image, dtype=np.float32)))
+        if held:
+            yield stacked()
+
+    def _slices(self, rows: Rows) -> Iterator[tuple[int, SliceId]]:
+        for position, row in enumerate(rows.tolist()):
+            for slice_id in self.pool.slices[row]:
+                yield position, slice_id
