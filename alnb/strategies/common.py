@@ -1,0 +1,124 @@
+"""What several strategies share: the door check, unscored selections, turns, narrowed snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alnb.errors import PoolExhausted
+from alnb.protocols import Snapshot
+from alnb.records import Floats, Pool, Rows, Selection
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def candidates_for(snapshot: Snapshot, n: int) -> Rows:
+    """The candidates of `snapshot`, once it is sure that `n` of them can be chosen.
+
+    PoolExhausted if there are fewer than `n`, ValueError if `n` is negative.
+    """
+    if n < 0:
+        raise ValueError(f"Asked for {n} items; the number must be 0 or more.")
+    count = len(snapshot.candidates)
+    if n > count:
+        raise PoolExhausted(
+            f"Asked for {n} items, but only {count} can be chosen. "
+            "Ask for fewer, or open the session with keep_labelled=True."
+        )
+    return snapshot.candidates
+
+
+def unscored(rows: Rows) -> Selection:
+    """A selection of `rows` without scores: NaN, which the session stores as null."""
+    return Selection(rows=rows, scores=np.full(len(rows), np.nan))
+
+
+def take_turns(volume: Rows, rank: Rows, done: Rows, *, rng: np.random.Generator) -> Rows:
+    """Order in which volumes take turns, those with the fewest finished slices first.
+
+    volume : (K,) volume code of each candidate. rank : (K,) its place in its volume's own order.
+    done : (V,) finished slices per volume code; a volume with two waits until all others have two.
+    Volumes that are level take turns in an order drawn from `rng`. Returns positions 0..K-1.
+    """
+    grouped = np.lexsort((rank, volume))
+    _, start, size = np.unique(volume[grouped], return_index=True, return_counts=True)
+    level = np.empty(len(volume), dtype=np.int64)
+    level[grouped] = np.arange(len(volume)) - np.repeat(start, size)
+    turn = rng.permutation(len(done))
+    return np.lexsort((turn[volume], done[volume] + level))
+
+
+def done_per_volume(snapshot: Snapshot) -> Rows:
+    """(V,) how many labelled rows each volume code has."""
+    volume = snapshot.pool.volume
+    length = int(volume.max(initial=-1)) + 1
+    return np.bincount(volume[snapshot.labelled], minlength=length).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """`base` with fewer candidates and, for a batch that is half chosen, more labelled rows.
+
+    Wrappers hand it to the strategy they wrap. Rows already taken count as labelled, so that a
+    strategy that avoids what is known avoids them too. Scores are remembered per row, because a
+    wrapper may ask several times and a pass of the model over the pool is expensive.
+    """
+
+    base: Snapshot
+    candidates: Rows
+    labelled: Rows
+    _known: dict[Callable[[Tensor], Tensor], Floats] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Narrowed:
+        """All of `snapshot`, ready to be narrowed."""
+        return cls(snapshot, snapshot.candidates, snapshot.labelled)
+
+    def to(self, candidates: Rows, *, taken: Rows | None = None) -> Narrowed:
+        """The same with these candidates; `taken` rows count as labelled from now on."""
+        labelled = self.labelled if taken is None else np.union1d(self.labelled, taken)
+        return Narrowed(self.base, np.sort(candidates), labelled, self._known)
+
+    @property
+    def pool(self) -> Pool:
+        return self.base.pool
+
+    @property
+    def counts(self) -> Rows:
+        return self.base.counts
+
+    @property
+    def classes(self) -> int:
+        return self.base.classes
+
+    def features(self) -> Floats:
+        """As the base gives them."""
+        return self.base.features()
+
+    def images(self, rows: Rows) -> Iterator[Tensor]:
+        """As the base gives them."""
+        return self.base.images(rows)
+
+    def presence(self) -> NDArray[np.bool_]:
+        """As the base gives it."""
+        return self.base.presence()
+
+    def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
+        """As the base gives it, each row at most once for an equal `score`."""
+        known = self._known.setdefault(score, np.full(len(self.pool), np.nan))
+        missing = np.unique(rows[np.isnan(known[rows])])
+        if len(missing):
+            known[missing] = self.base.reduce(score, missing)
+        return known[rows]
+
+
+def as_asked(snapshot: Snapshot) -> Snapshot:
+    """The snapshot as the session gave it, without what wrappers narrowed."""
+    while isinstance(snapshot, Narrowed):
+        snapshot = snapshot.base
+    return snapshot
