@@ -1,0 +1,277 @@
+"""Learners: what turns a training set into probabilities."""
+
+from __future__ import annotations
+
+import copy
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alnb.errors import BadInput, ColdStart
+from alnb.models.augment import Augment, apply
+from alnb.models.fit import Recipe, fit
+from alnb.models.frame import Frame
+from alnb.models.hardware import best_device, fast_dtype
+from alnb.models.prior import with_far_background
+from alnb.models.unet import CHANNELS, bottleneck, unet
+from alnb.protocols import ignore, never
+from alnb.records import IGNORE, FitReport, Step, TrainSet
+from alnb.rng import torch_generator
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (B, C, H, W), target (B, H, W), whole (B,) bool) -> scalar."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One published network. Never edited, so any thread may run it while the next one trains."""
+
+    net: nn.Module
+    classes: int
+    size: int
+    channels: tuple[int, ...]
+    residual_units: int
+
+    @property
+    def config(self) -> tuple[int, ...]:
+        return (self.classes, self.size, self.residual_units, *self.channels)
+
+
+@dataclass
+class SingleNet:
+    """One 2D U-Net over slices; learns from scribbles, masks and any mixture of the two.
+
+    A fit trains a copy and publishes it in one assignment at its end: `probs` on another thread
+    goes on with the model before it. A fit that was stopped before its end is published only if it
+    continued an earlier model or there is none yet.
+
+    Attributes
+    ----------
+    size : side of the square in which slices are learnt; None is 128 on a CPU, 192 on a GPU.
+    steps : training steps; None is `interactive_steps` of the number of slices.
+    start : "warm" continues from the weights of the fit before, "scratch" draws new ones.
+    far_background : assume background outside the strokes' hull, see `with_far_background`.
+    augment, recipe : random change of the training slices; batch size, rate and averaging.
+    loss : `Loss`, or where to find one as "package.module:function".
+    channels, residual_units : of the U-Net.
+    device : "cpu", "cuda", …; None takes the GPU if there is one.
+    """
+
+    size: int | None = None
+    steps: int | None = None
+    start: Literal["warm", "scratch"] = "warm"
+    far_background: bool = True
+    augment: Augment = field(default_factory=Augment)
+    recipe: Recipe = field(default_factory=Recipe)
+    loss: str | Loss = "alnb.losses.mixed:mixed_loss"
+    channels: tuple[int, ...] = CHANNELS
+    residual_units: int = 0
+    device: str | None = None
+    unit: Literal["slice"] = field(default="slice", init=False)
+    _model: _Model | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        step = 2 ** (len(self.channels) - 1)
+        if self.size is not None and (self.size < 2 * step or self.size % step):
+            raise ValueError(f"Size {self.size} must be a multiple of {step}, at least {2 * step}.")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"A fit needs at least 1 step, not {self.steps}.")
+        if self.start not in ("warm", "scratch"):
+            raise ValueError(f"start is {self.start!r}; it can be 'warm' or 'scratch'.")
+
+    def fit(
+        self,
+        train: TrainSet,
+        *,
+        rng: np.random.Generator,
+        on_step: Callable[[Step], None] = ignore,
+        stopped: Callable[[], bool] = never,
+    ) -> FitReport:
+        """Learn from slices (H, W) of any sizes; `stopped` is honoured within one step.
+
+        ColdStart if no pixel is labelled. FloatingPointError if it diverges before its first step.
+        """
+        before, device = self._model, self._device()
+        warm = before is not None and self.start == "warm" and self._continues(before, train)
+        model = self._copy(before) if warm and before is not None else self._fresh(train, rng)
+        samples = _Samples.prepare(train, model.size, device, self.far_background)
+        generator = torch_generator(rng, device.type)
+        report = fit(
+            model.net.to(device),
+            lambda batch: samples.draw(batch, self.augment, rng, generator),
+            self._loss(),
+            steps=self.steps or interactive_steps(len(train.images)),
+            recipe=self.recipe,
+            on_step=on_step,
+            stopped=stopped,
+        )
+        return self._publish(model, report, warm=warm)
+
+    def probs(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """(B, 1, H, W) -> (1, B, C, H, W) float32 at the images' own size, summing to 1 over C."""
+        model = self._published()
+        return (_probs(model, batch) for batch in images)
+
+    def features(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """(B, 1, H, W) -> (B, D) float32: the mean of the deepest activation over the slice."""
+        model = self._published()
+        return (_features(model, batch) for batch in images)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The published weights as ``net.*`` and the shape of the network as ``config``."""
+        model = self._published()
+        weights = {f"net.{name}": value for name, value in model.net.state_dict().items()}
+        weights["config"] = torch.tensor(model.config)
+        return {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Publish a stored model. BadInput if it does not belong to a network of this shape."""
+        if "config" not in state:
+            raise BadInput("This checkpoint holds no SingleNet: it has no entry 'config'.")
+        classes, size, units, *channels = (int(value) for value in state["config"])
+        theirs = {"size": size, "channels": tuple(channels), "residual_units": units}
+        mine = {"channels": self.channels, "residual_units": self.residual_units}
+        mine |= {} if self.size is None else {"size": self.size}
+        for name, value in mine.items():
+            if theirs[name] != value:
+                raise BadInput(
+                    f"This checkpoint was made with {name}={theirs[name]}, this learner has "
+                    f"{name}={value}. Build the learner with the checkpoint's value."
+                )
+        # the weights drawn here are all replaced by the stored ones
+        net = unet(
+            classes,
+            generator=torch.Generator(),
+            channels=self.channels,
+            residual_units=self.residual_units,
+        )
+        weights = {name[4:]: value for name, value in state.items() if name.startswith("net.")}
+        try:
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
+        net = net.to(self._device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = _Model(net.eval(), classes, size, self.channels, self.residual_units)
+
+    def _device(self) -> torch.device:
+        return torch.device(self.device) if self.device else best_device()
+
+    def _loss(self) -> Loss:
+        found: Loss = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
+        return found
+
+    def _continues(self, before: _Model, train: TrainSet) -> bool:
+        return before.classes == train.classes and self.size in (None, before.size)
+
+    def _copy(self, before: _Model) -> _Model:
+        return replace(before, net=copy.deepcopy(before.net))
+
+    def _fresh(self, train: TrainSet, rng: np.random.Generator) -> _Model:
+        size = self.size or (192 if self._device().type == "cuda" else 128)
+        net = unet(
+            train.classes,
+            generator=torch_generator(rng),
+            channels=self.channels,
+            residual_units=self.residual_units,
+        )
+        return _Model(net, train.classes, size, self.channels, self.residual_units)
+
+    def _publish(self, model: _Model, report: FitReport, *, warm: bool) -> FitReport:
+        if report.steps and (warm or self._model is None or not report.stopped):
+            self._model = model
+            return report
+        if not report.steps and not report.stopped:
+            raise FloatingPointError(
+                f"{' '.join(report.notes)} Nothing was learnt. Check the images and the loss."
+            )
+        kept = "the model before it is kept" if self._model else "there is no model yet"
+        note = f"Stopped after {report.steps} steps: {kept}."
+        return replace(report, notes=(*report.notes, note))
+
+    def _published(self) -> _Model:
+        if self._model is None:
+            raise ColdStart("SingleNet has learnt nothing yet. Label a few slices, then fit.")
+        return self._model
+
+
+def interactive_steps(slices: int) -> int:
+    """Steps of a fit that a person waits for: more slices need more, up to about a minute."""
+    return int(np.clip(200 + 10 * slices, 300, 800))
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The training set on the device, framed once: images, targets, and which are whole masks.
+
+    `rows` names each item as often as it was chosen, so weight 2 is the item twice.
+    """
+
+    images: Tensor
+    targets: Tensor
+    whole: Tensor
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    queue: list[int] = field(default_factory=list)
+
+    @classmethod
+    def prepare(
+        cls, train: TrainSet, size: int, device: torch.device, far_background: bool
+    ) -> _Samples:
+        images, targets, whole = [], [], []
+        for image, target in zip(train.images, train.targets, strict=True):
+            frame = Frame(target.shape[0], target.shape[1], size)
+            known = bool((target != IGNORE).all())
+            label = frame.target(target)
+            images.append(frame.images(torch.as_tensor(image)[None, None])[0])
+            targets.append(with_far_background(label) if far_background and not known else label)
+            whole.append(known)
+        stack = np.stack(targets) if targets else np.full((1, 1, 1), IGNORE, np.uint8)
+        if (stack == IGNORE).all():
+            raise ColdStart(f"None of the {len(targets)} training slices has a labelled pixel.")
+        return cls(
+            torch.stack(images).to(device),
+            torch.from_numpy(stack).to(device),
+            torch.tensor(whole),
+            np.repeat(np.arange(len(targets)), train.weight),
+        )
+
+    def draw(
+        self, batch: int, augment: Augment, rng: np.random.Generator, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The next items of an endless shuffle, augmented: images, targets and whole."""
+        while len(self.queue) < batch:
+            self.queue.extend(rng.permutation(self.rows).tolist())
+        rows = torch.tensor(self.queue[:batch])
+        del self.queue[:batch]
+        index = rows.to(self.images.device)
+        images, targets = self.images[index], self.targets[index]
+        change = augment.draw(tuple(images.shape), generator)  # type: ignore[arg-type]
+        return *apply(images, targets, change), self.whole[rows].to(index.device)
+
+
+@torch.no_grad()
+def _probs(model: _Model, batch: Tensor) -> Tensor:
+    frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.size)
+    logits = frame.logits(_run(model, frame, batch, model.net))
+    return logits.softmax(1)[None].to(batch.device)
+
+
+@torch.no_grad()
+def _features(model: _Model, batch: Tensor) -> Tensor:
+    frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.size)
+    deepest = _run(model, frame, batch, lambda images: bottleneck(model.net, images))
+    return deepest.float().mean((2, 3)).to(batch.device)
+
+
+def _run(model: _Model, frame: Frame, batch: Tensor, net: Callable[[Tensor], Tensor]) -> Tensor:
+    device = next(model.net.parameters()).device
+    dtype = fast_dtype(device)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        return net(frame.images(batch.to(device)).contiguous(memory_format=torch.channels_last))
