@@ -169,12 +169,8 @@ class Session:
         ProjectBusy, JournalError, BadInput
         """
         from alnb.session.trainer import Trainer
-        from alnb.strategies import resolve
-        from alnb.strategies.wrappers import PerVolume
 
-        chosen = resolve(strategy) if isinstance(strategy, str) else strategy
-        if per_volume is not None and unit == "slice":
-            chosen = PerVolume(chosen, per_volume)
+        chosen = _strategy(strategy, per_volume if unit == "slice" else None)
         folder = Path(path).expanduser().resolve()
         if folder in _OPEN:
             _OPEN[folder].close()
@@ -687,6 +683,16 @@ def _logged(what: str) -> Iterator[None]:
         yield
     except Exception:
         _log.exception(what)
+
+
+def _strategy(strategy: Strategy | str, per_volume: int | None) -> Strategy:
+    from alnb.strategies.wrappers import PerVolume
+
+    if isinstance(strategy, str):
+        from alnb.strategies import resolve
+
+        strategy = resolve(strategy)
+    return strategy if per_volume is None else PerVolume(strategy, per_volume)
 
 
 def _unit(text: str) -> Unit:

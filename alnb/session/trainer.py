@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -109,17 +110,16 @@ class Trainer:
         from alnb.models.checkpoint import to_bytes
 
         session = self._session
-        learner = self.learner()
         fresh = self._measure_new(number)
+        # a copy learns, so that predictions go on with the model before it until the swap below
+        learner = copy.deepcopy(self.learner())
         report = learner.fit(
             train, rng=stream(session.seed, "fit", number), on_step=on_step, stopped=stopped
         )
-        if session.closed:
-            raise ColdStart("The session was closed during this training.")
+        checkpoint = session.blobs.put(to_bytes(learner.state_dict()))
         with self._predicting:
-            checkpoint = session.blobs.put(to_bytes(learner.state_dict()))
-            self._loaded = checkpoint
             session._commit(FitFinished(number, checkpoint, report))
+            self._learner, self._loaded = learner, checkpoint
         session._tell("model")
         if fresh is not None:
             session._commit(Evaluated(number, self._stamp(fresh, number)))
