@@ -69,9 +69,7 @@ def k_center(
     points, norms = _centred(x)
     may_pick = _as_mask(candidates, len(points), "candidates")
     if not 0 <= n <= may_pick.sum():
-        raise PoolExhausted(
-            f"Asked for {n} of {may_pick.sum()} candidates; ask for 0 to that many."
-        )
+        raise PoolExhausted(f"Asked for {n} of {may_pick.sum()} candidates; ask for fewer.")
     nearest = np.full(len(points), np.inf)
     for row in np.flatnonzero(_as_mask(centres, len(points), "centres")):
         _cover(nearest, points, norms, row)
@@ -135,7 +133,7 @@ def _as_mask(rows: Rows | Sequence[int], length: int, what: str) -> NDArray[np.b
     rows = np.asarray(rows, dtype=np.int64)
     if len(rows) and not (rows.min() >= 0 and rows.max() < length):
         raise ValueError(
-            f"{what} hold rows {rows.min()} to {rows.max()}; rows are 0..{length - 1}."
+            f"{what} hold rows {rows.min()} to {rows.max()}; they must be 0..{length - 1}."
         )
     mask = np.zeros(length, dtype=np.bool_)
     mask[rows] = True
@@ -189,7 +187,7 @@ class CoreSet:
             return medoid(features, candidates)
         if not 0 <= self.start < len(features):
             raise ValueError(
-                f"start is row {self.start}; the pool has rows 0..{len(features) - 1}."
+                f"start is row {self.start}; it must be one of 0..{len(features) - 1}."
             )
         if self.start in candidates:
             return self.start

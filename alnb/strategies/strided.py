@@ -26,9 +26,10 @@ def van_der_corput_order(m: int) -> Rows:
     mirrored = np.zeros_like(turn)
     for bit in range(bits):
         mirrored |= (turn >> bit & 1) << (bits - 1 - bit)
-    place = mirrored * m >> bits
+    place: Rows = mirrored * m >> bits
     _, first_time = np.unique(place, return_index=True)
-    return place[np.sort(first_time)][:m]
+    order: Rows = place[np.sort(first_time)][:m]
+    return order
 
 
 def slice_order(slices: int, per_volume: int | None = None) -> Rows:

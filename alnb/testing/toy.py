@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SIDE = 8
-_BATCH = 4
+_BATCH = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class ToySnapshot:
     Attributes
     ----------
     embedding : (N, D) what `features` gives.
-    pixels : per row an (H, W) or (Z, H, W) image.
-    probabilities : per row (M, C, H, W) or (M, C, Z, H, W), summing to 1 over C; None before the
-        first fit, so that `reduce` raises ColdStart.
+    pixels : per row the (Z, H, W) slices it stands for; Z is 1 in a slice pool.
+    probabilities : per row (M, Z, C, H, W), summing to 1 over C; None before the first fit, so
+        that `reduce` raises ColdStart.
     holds : (N, C) what `presence` gives, or None, so that it raises ColdStart.
     """
 
@@ -47,35 +47,32 @@ class ToySnapshot:
         return self.embedding
 
     def images(self, rows: Rows) -> Iterator[Tensor]:
-        """Batches (B, 1, H, W), or (1, 1, Z, H, W) in a volume pool, whose depths differ."""
+        """Batches (B, 1, H, W); a row of a volume pool gives all of its slices."""
         import torch
 
-        for part in self._batches(rows):
-            yield torch.stack([torch.from_numpy(self.pixels[row])[None] for row in part])
+        for row in rows:
+            yield torch.from_numpy(self.pixels[row])[:, None]
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
-        """(len(rows),) of `score` over batches of the probabilities."""
+        """(len(rows),) of `score`; a volume's score is the mean over its slices."""
         if self.probabilities is None:
             raise ColdStart("This toy was made with fitted=False; there is nothing to score.")
         import torch
 
-        known = self.probabilities
-        batches = [
-            torch.stack([torch.from_numpy(known[row]) for row in part], dim=1)
-            for part in self._batches(rows)
+        parts = [self.probabilities[row] for row in rows]
+        owner = np.repeat(np.arange(len(rows)), [part.shape[1] for part in parts])
+        values = [
+            score(torch.from_numpy(np.concatenate(parts[start : start + _BATCH], axis=1)))
+            for start in range(0, len(parts), _BATCH)
         ]
-        return np.concatenate([np.empty(0), *(score(batch).numpy() for batch in batches)])
+        flat = np.concatenate([np.empty(0), *(value.double().numpy() for value in values)])
+        return np.bincount(owner, weights=flat) / np.bincount(owner)
 
     def presence(self) -> NDArray[np.bool_]:
         """(N, C) the array itself; ColdStart if there is none."""
         if self.holds is None:
             raise ColdStart("This toy was made with fitted=False; no row's classes are known.")
         return self.holds
-
-    def _batches(self, rows: Rows) -> Iterator[Rows]:
-        size = 1 if self.pool.ids and isinstance(self.pool.ids[0], VolumeId) else _BATCH
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
 
     def permuted(self, order: Rows) -> ToySnapshot:
         """The same pool written down in another order: its row i is row order[i] of this one."""
@@ -135,8 +132,7 @@ def toy_snapshot(
     rng = np.random.default_rng(seed)
     pool = toy_pool(unit, depths)
     n = len(pool)
-    shapes = [(_SIDE, _SIDE) if unit == "slice" else (z, _SIDE, _SIDE) for z in depths]
-    shapes = [shapes[volume] for volume in pool.volume]
+    heights = [len(slices) for slices in pool.slices]
     away = rng.permutation(n)
     if skipped:
         away = np.concatenate([[0], away[away != 0]])
@@ -150,8 +146,8 @@ def toy_snapshot(
     holds[:, 1:] = middle[:, None] & (rng.random((n, classes - 1)) < 0.7)
     # A sharpness of its own per row spreads the uncertainties out.
     maps = tuple(
-        _softmax(rng.exponential() * 2 * rng.normal(size=(members, classes, *shape)))
-        for shape in shapes
+        _softmax(rng.exponential() * 2 * rng.normal(size=(members, z, classes, _SIDE, _SIDE)))
+        for z in heights
     )
     return ToySnapshot(
         pool=pool,
@@ -160,7 +156,7 @@ def toy_snapshot(
         counts=counts,
         classes=classes,
         embedding=rng.normal(size=(n, features)).astype(np.float32),
-        pixels=tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes),
+        pixels=tuple(rng.normal(size=(z, _SIDE, _SIDE)).astype(np.float32) for z in heights),
         probabilities=maps if fitted else None,
         holds=holds if fitted else None,
     )
@@ -185,5 +181,6 @@ def toy_pool(unit: Unit, depths: Sequence[int]) -> Pool:
 
 
 def _softmax(logits: Floats) -> Floats:
-    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    weight = np.exp(logits - logits.max(axis=-3, keepdims=True))
+    share: Floats = (weight / weight.sum(axis=-3, keepdims=True)).astype(np.float32)
+    return share

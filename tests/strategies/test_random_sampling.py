@@ -52,7 +52,7 @@ def test_stratified_starts_with_the_volumes_that_have_fewest_labelled_slices():
     toy = replace(toy, labelled=np.array([0, 1, 6]), candidates=np.setdiff1d(range(18), [0, 1, 6]))
     for seed in range(20):
         volumes = toy.pool.volume[StratifiedRandom().select(toy, 6, rng=stream(seed)).rows]
-        assert volumes[:2].tolist() == [2] + [volumes[1]]
+        assert volumes[0] == 2
         assert volumes[1] in (1, 2)
         assert sorted(volumes[:3]) == [1, 2, 2]  # two each from here on
         assert sorted(volumes[3:]) == [0, 1, 2]
