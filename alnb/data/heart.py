@@ -65,11 +65,11 @@ GROUPS = ("normal", "dilated", "hypertrophic", "infarct", "right dilated")
 
 # group: cavity, wall, septum, squeeze, rv, rv_squeeze
 TYPICAL = {
-    "normal": (24.0, 8.5, 0.08, 0.62, 27.0, 0.62),
-    "dilated": (32.0, 7.6, 0.02, 0.88, 27.0, 0.80),
-    "hypertrophic": (22.0, 13.5, 0.35, 0.52, 24.0, 0.60),
-    "infarct": (27.5, 8.3, 0.05, 0.76, 26.0, 0.70),
-    "right dilated": (23.0, 8.2, 0.00, 0.66, 40.0, 0.78),
+    "normal": (24.0, 8.5, 0.08, 0.64, 31.0, 0.64),
+    "dilated": (31.5, 7.8, 0.02, 0.88, 29.0, 0.80),
+    "hypertrophic": (22.0, 13.0, 0.35, 0.55, 28.0, 0.62),
+    "infarct": (27.5, 8.3, 0.05, 0.78, 29.0, 0.70),
+    "right dilated": (22.5, 8.2, 0.00, 0.68, 43.0, 0.78),
 }
 
 
@@ -83,32 +83,34 @@ def draw_anatomy(group: str, rng: np.random.Generator) -> Anatomy:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
+    cavity, wall, rv = about(cavity, 0.07), about(wall, 0.09), about(rv, 0.1)
+    weak = group == "dilated"
     return Anatomy(
         group=group,
-        cavity=about(cavity, 0.07),
-        wall=about(wall, 0.09),
-        length=between(72, 94) + (6 if group == "dilated" else 0),
+        cavity=cavity,
+        wall=wall,
+        length=between(78, 98) if weak else between(72, 92),
         septum=septum * between(0.6, 1.4),
-        squeeze=about(squeeze, 0.06),
-        shortening=between(0.86, 0.91) if group != "dilated" else between(0.93, 0.96),
+        squeeze=about(squeeze, 0.05),
+        shortening=between(0.93, 0.96) if weak else between(0.86, 0.91),
         scar=(
             between(-np.pi, np.pi),
             between(0.6, 0.95),
             between(0.35, 0.8),
             between(0.5, 0.65) if group == "infarct" else 0.0,
         ),
-        rv=about(rv, 0.1),
+        rv=rv,
         rv_squeeze=about(rv_squeeze, 0.05),
-        turn=between(-0.1, 0.55),
-        centre=(between(6, 24), between(-8, 8)),
+        turn=between(0.05, 0.6),
+        centre=(between(8, 22), between(-6, 10)),
         lean=(between(2, 12), between(-2, 8)),
-        tilt=(between(-0.1, 0.1), between(-0.1, 0.1)),
+        tilt=(between(-0.05, 0.05), between(-0.05, 0.05)),
         wobble=(between(0, 0.05), between(-np.pi, np.pi), between(0, 0.02), between(-np.pi, np.pi)),
-        skin=(between(-2.35, -1.75), between(66, 84), between(6, 20)),
-        dome=(between(-55, -15), between(52, 66)),
-        stomach=(between(20, 50), between(72, 88), between(18, 30)),
-        aorta=(between(40, 58), between(54, 68), between(9.5, 12)),
-        pericardial_fat=between(2.0, 7.0),
+        skin=(between(-2.45, -1.9), cavity + wall + 0.8 * rv + between(2, 14), between(5, 18)),
+        dome=(between(-50, -15), cavity + wall + between(9, 20)),
+        stomach=(between(25, 55), cavity + wall + between(34, 48), between(18, 30)),
+        aorta=(between(48, 62), between(42, 62), between(9, 11.5)),
+        pericardial_fat=between(1.5, 6.0),
     )
 
 

@@ -16,7 +16,7 @@ from alnb.data.cohort import Cohort
 from alnb.data.heart import GROUPS, Anatomy, Beat, beat, draw_anatomy
 from alnb.data.raster import rasterize
 from alnb.data.scribbles import scribble_from_mask
-from alnb.data.tissue import acquire, paint_chest
+from alnb.data.tissue import acquire, paint_chest, weave
 from alnb.data.volume import ArrayCache, Volume, unlabelled
 from alnb.errors import BadInput
 from alnb.records import Floats, LabelMap
@@ -76,7 +76,7 @@ class _Scan:
         reach = self.who.length + float(rng.uniform(1, 11))
         count = int(np.clip(round(reach / wanted), *self.slices))
         thick = round(max(wanted, (self.who.length + 3.0) / count), 2)
-        pixel = round(float(rng.uniform(1.4, 1.7)) * 128 / self.size, 3)
+        pixel = round(float(rng.uniform(1.35, 1.6)) * 128 / self.size, 3)
         height, width = (
             max(16, 8 * round(self.size * part / 8)) for part in rng.uniform(0.92, 1.08, 2)
         )
@@ -113,7 +113,9 @@ class _Image:
     def __call__(self) -> Floats:
         who, heart = self.scan.who, self.scan.beat(self.phase)
         # both phases share the textures of the tissues, as they share the tissues
-        signal = paint_chest(who, heart, self.scan.grid.spacing_mm[1], self.scan.rng("tissue"))
+        grid = self.scan.grid
+        cloth = weave(self.scan.rng("tissue"), grid.shape, grid.spacing_mm[1])
+        signal = paint_chest(who, heart, cloth)
         return acquire(signal, who, heart, self.scan.rng("noise", self.phase))
 
 

@@ -175,7 +175,7 @@ def _stray(distance: Distance, length: float, rng: np.random.Generator) -> Path:
     """A gently bending line of about `length` pixels, far from the foreground."""
     enough = min(FAR, 0.7 * float(distance[np.isfinite(distance)].max(initial=FAR)))
     places = np.argwhere(distance >= enough)
-    best = places[rng.integers(len(places))][None] + 0.5
+    best: Path = places[rng.integers(len(places))][None] + 0.5
     for _ in range(12):
         start = places[rng.integers(len(places))] + 0.5
         heading, bend = float(rng.uniform(-np.pi, np.pi)), float(rng.normal(0, 0.04))

@@ -2,167 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from alnb.data.heart import Anatomy, Beat, Field
 from alnb.records import Floats
 
-Weave = Callable[[float], Field]
+BLOOD, MUSCLE, FAT, LUNG, LIVER, AIR = 0.80, 0.26, 0.62, 0.045, 0.36, 0.01
+NOWHERE = np.float32(-50.0)
 
-BLOOD, MUSCLE, FAT, LUNG, LIVER = 0.80, 0.27, 0.72, 0.05, 0.36
+
+@dataclass(frozen=True, eq=False)
+class Weave:
+    """Smooth random patterns of zero mean and unit variance, by their grain; tissues share them.
+
+    fine, middle, coarse, broad : (Z, H, W) with a grain of 3, 7, 16 and 36 mm.
+    """
+
+    fine: Field
+    middle: Field
+    coarse: Field
+    broad: Field
 
 
-def texture(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> Field:
+def weave(rng: np.random.Generator, shape: tuple[int, int, int], pixel: float) -> Weave:
+    """The patterns of one patient; `pixel` is the size of a pixel in mm."""
+    fields = (texture(rng, shape, max(grain / pixel, 1.0)) for grain in (3.0, 7.0, 16.0, 36.0))
+    return Weave(*fields)
+
+
+def texture(rng: np.random.Generator, shape: tuple[int, int, int], grain: float) -> Field:
     """(Z, H, W) smooth random field of zero mean and unit variance, `grain` pixels wide.
 
-    Slices next to each other share half of their pattern.
+    Slices next to each other share half of their variance.
     """
     count, height, width = shape
-    columns = [_bumps(side, grain) for side in (height, width)]
-    coarse = rng.standard_normal(
-        (count + 1, columns[0].shape[1], columns[1].shape[1]), dtype=np.float32
-    )
+    down, across = _bumps(height, grain), _bumps(width, grain)
+    size = (count + 1, down.shape[1], across.shape[1])
+    coarse = rng.standard_normal(size, dtype=np.float32)
     shared = (coarse[1:] + coarse[:-1]) * np.float32(np.sqrt(0.5))
-    field: Field = columns[0] @ shared @ columns[1].T
+    field: Field = down @ (shared @ across.T)
     return field
 
 
 def _bumps(side: int, grain: float) -> Field:
     knots = np.arange(-grain, side + grain, grain)
     rows = np.exp(-0.5 * ((np.arange(side)[:, None] - knots) / (0.7 * grain)) ** 2)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows.astype(np.float32)
+    unit: Field = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
-def paint_chest(who: Anatomy, beat: Beat, pixel: float, rng: np.random.Generator) -> Field:
+def paint_chest(who: Anatomy, beat: Beat, cloth: Weave) -> Field:
     """(Z, H, W) signal of heart and surroundings, before coil, noise and blurring."""
-
-    def weave(grain: float) -> Field:
-        """Texture of `grain` mm."""
-        return texture(rng, beat.u.shape, max(grain / pixel, 1.0))
-
-    signal = _lung(beat, weave)
-    _belly(signal, who, beat, weave)
+    vessels = np.clip(cloth.fine + 0.5 * cloth.middle - 1.7, 0, 1.2)
+    signal: Field = np.clip(LUNG + 0.012 * cloth.middle + 0.30 * vessels, AIR, None)
     _aorta(signal, who, beat)
-    _wall(signal, who, beat, weave)
-    _heart(signal, who, beat, weave)
+    _belly(signal, who, beat, cloth)
+    _wall(signal, who, beat, cloth)
+    _sac(signal, who, beat, cloth)
+    _right(signal, beat, cloth)
+    _left(signal, beat, cloth)
+    if (beat.level < 0.06).any():
+        _base(signal, beat, cloth)
     return signal
 
 
-def _over(signal: Field, inside: Floats, value: Floats | float, blur: Floats | float = 0.6) -> None:
+def _over(signal: Field, inside: Floats, value: Floats | float, blur: Floats | float = 0.7) -> None:
     """Lay a tissue over what is there: `inside` is its signed depth in mm, `blur` its edge."""
-    share = np.clip(0.5 + inside / (2 * np.asarray(blur, np.float32)), 0, 1).astype(np.float32)
+    share = inside / (2 * np.asarray(blur, np.float32)) + np.float32(0.5)
+    np.clip(share, 0, 1, out=share)
     signal += share * (value - signal)
 
 
-def _lung(beat: Beat, weave: Weave) -> Field:
-    vessels = np.clip(weave(3.5) - 1.2, 0, 1.2) * 0.28
-    lung: Field = LUNG + 0.015 * weave(6) + vessels * (1 + 0.3 * weave(25))
-    return np.clip(lung, 0.01, None)
-
-
-def _belly(signal: Field, who: Anatomy, beat: Beat, weave: Weave) -> None:
+def _belly(signal: Field, who: Anatomy, beat: Beat, cloth: Weave) -> None:
     """Liver under the right side of the heart, stomach under the left; they rise to the apex."""
-    rise = 26 * np.clip(beat.level, -0.1, 1.1)
+    rise = 20 * np.clip(beat.level, -0.1, 1.1)
     left, top = who.dome
-    liver = beat.y - (top - rise) - 0.0055 * (beat.x - left) ** 2 + 0.8 * weave(30)
-    vein = np.clip(1 - np.abs(weave(16)) / 0.16, 0, 1)
-    tone = LIVER + 0.02 * weave(4) + 0.05 * weave(40) + 0.22 * vein
+    liver = beat.y - (top - rise) - 0.0042 * (beat.x - left) ** 2 + 1.2 * cloth.broad
+    veins = np.clip(1 - np.abs(cloth.coarse) / 0.14, 0, 1) * np.clip(0.4 + cloth.broad, 0, 1)
+    tone = LIVER + 0.018 * cloth.fine + 0.04 * cloth.broad + 0.2 * veins
     middle, low, radius = who.stomach
     stomach = radius - np.hypot((beat.x - middle) / 1.7, beat.y - (low - 0.9 * rise))
-    content = 0.42 + 0.16 * weave(9)
+    stomach = stomach + 1.5 * cloth.coarse
     _over(signal, stomach + 2.5, MUSCLE * 0.9)
-    _over(signal, stomach, np.clip(content, 0.05, 0.9))
-    _over(signal, liver + 2.2, 0.5 + 0.1 * weave(12))
+    _over(signal, stomach, np.clip(0.36 + 0.13 * cloth.middle + 0.1 * cloth.broad, 0.05, 0.8))
+    _over(signal, liver + 2.4, 0.42 + 0.1 * cloth.middle)
     _over(signal, liver, tone)
 
 
 def _aorta(signal: Field, who: Anatomy, beat: Beat) -> None:
     across, down, radius = who.aorta
-    inside = radius - np.hypot(beat.x - across, beat.y - down)
-    _over(signal, inside + 2.5, MUSCLE * 0.8)
-    _over(signal, inside, BLOOD * 0.95)
+    inside = radius - np.hypot(beat.x - across, 0.93 * (beat.y - down))
+    _over(signal, inside + 4.0, FAT * 0.5, 1.5)
+    _over(signal, inside + 1.8, MUSCLE * 0.8)
+    _over(signal, inside, BLOOD * 0.88, 1.0)
 
 
-def _wall(signal: Field, who: Anatomy, beat: Beat, weave: Weave) -> None:
+def _wall(signal: Field, who: Anatomy, beat: Beat, cloth: Weave) -> None:
     """Muscle, ribs and fat between the lung and the air in front of the chest."""
     heading, distance, fat = who.skin
-    far = 130.0
-    across = beat.x - who.centre[0] + (far - distance) * np.cos(heading)
-    down = beat.y - who.centre[1] + (far - distance) * np.sin(heading)
-    # distance is measured to the inner side of the wall
-    outside = np.hypot(across, down) - far
+    far = np.float32(130.0)
+    across = beat.x - np.float32(who.centre[0] + (distance - far) * np.cos(heading))
+    down = beat.y - np.float32(who.centre[1] + (distance - far) * np.sin(heading))
+    # depth counts outwards from the inner side of the chest wall, which is part of a circle
+    depth = np.hypot(across, down) - far + 0.6 * cloth.coarse
     along = np.arctan2(down, across) * far
-    rib = 4.2 - np.hypot(outside - 6, (along + 8 * np.sin(along / 40)) % 30 - 15) / 1.25
-    muscle = MUSCLE * 0.85 + 0.04 * weave(3) + 0.12 * np.clip(weave(8), 0, 1)
-    _over(signal, outside, muscle, 0.8)
-    _over(signal, rib + 1.3, 0.08)
-    _over(signal, rib, 0.5 + 0.06 * weave(4))
-    _over(signal, outside - 12, FAT + 0.03 * weave(10), 0.9)
-    _over(signal, outside - 12 - fat, 0.35)
-    _over(signal, outside - 13.6 - fat, 0.012)
+    rib = 4.0 - np.hypot(depth - 6, ((along + 5 * cloth.broad) % 34 - 17) / 1.6)
+    muscle = MUSCLE * 0.9 + 0.03 * cloth.fine + 0.14 * np.clip(cloth.middle, 0, 1)
+    _over(signal, depth, muscle, 0.8)
+    _over(signal, rib + 1.4, 0.1)
+    _over(signal, rib, 0.4 + 0.05 * cloth.fine)
+    _over(signal, depth - 12, FAT * (1 + 0.05 * cloth.middle), 1.0)
+    _over(signal, depth - 12 - fat, 0.3)
+    _over(signal, depth - 13.8 - fat, AIR)
 
 
-def _heart(signal: Field, who: Anatomy, beat: Beat, weave: Weave) -> None:
-    """Pericardium and its fat, then both ventricles, or the atria above the valve plane."""
-    level = beat.level
-    left = beat.outer - beat.rho
-    beyond = np.clip((level - 1) / 0.02, 0, 60)
-    left = left - beyond
+def _sac(signal: Field, who: Anatomy, beat: Beat, cloth: Weave) -> None:
+    """The pericardium and the fat inside it, most of it near the valves."""
+    left = np.where(beat.level < 1, beat.outer - beat.rho, NOWHERE)
     whole = np.maximum(left, beat.rv + 2.8)
-    rim = who.pericardial_fat * (1 + 0.55 * weave(22)) + 3.5 * np.clip(0.3 - beat.u, 0, 0.4)
-    _over(signal, whole + np.clip(rim, 0.6, None) + 1.6, 0.16)
-    _over(signal, whole + np.clip(rim, 0.6, None), FAT * 0.86 + 0.07 * weave(5))
-    flow = weave(7)
-    blood = BLOOD * (1 + 0.045 * flow)
-    ridges = np.clip(weave(3.2) - 0.75, 0, 1.2) * np.clip(1.1 - beat.rv / 9, 0, 1)
-    _over(signal, beat.rv + 2.8, MUSCLE * 1.05, beat.blur)
-    _over(
-        signal, beat.rv, blood * 0.96 - 0.42 * ridges * np.clip(0.3 + 1.3 * beat.u, 0, 1), beat.blur
-    )
-    muscle = MUSCLE * (1 + 0.09 * weave(4))
-    _over(signal, left, muscle, beat.blur)
-    cavity = beat.inner - beat.rho
-    # trabeculae roughen the inner side of the wall; they belong to the cavity
-    rough = np.clip(weave(3) - 0.5, 0, 1.5) * np.clip(1 - cavity / 4.5, 0, 1) * 0.30
-    _over(signal, cavity, blood - rough, beat.blur)
-    for heading, size in ((-1.05, 4.6), (1.75, 5.0)):
-        _papillary(signal, beat, heading, size, cavity)
-    _base(signal, beat, blood)
+    grooves = np.clip(1.0 - 3 * beat.level, 0, 1)
+    rim = who.pericardial_fat * (0.55 + 0.6 * grooves) * (1 + 0.5 * cloth.coarse)
+    rim = np.clip(rim, 0.5, 12)
+    _over(signal, whole + rim + 1.7, 0.13)
+    _over(signal, whole + rim, FAT * (0.92 + 0.1 * cloth.middle), 0.9)
 
 
-def _papillary(signal: Field, beat: Beat, heading: float, size: float, cavity: Field) -> None:
-    place = 0.66 * beat.inner.mean(axis=(1, 2), keepdims=True)
-    gap = np.hypot(
-        beat.rho * np.cos(beat.theta - heading) - place,
-        0.9 * beat.rho * np.sin(beat.theta - heading),
-    )
-    depth = beat.level
-    grown = (
-        size * np.clip(1 - ((depth - 0.45) / 0.33) ** 2, 0, 1) ** 0.5 * np.clip(place / 14, 0.3, 1)
-    )
-    inside = np.where(grown > 1.5, np.minimum(grown - gap, cavity + 1.5), np.float32(-9))
-    _over(signal, inside, MUSCLE * 1.12, 1.3)
+def _right(signal: Field, beat: Beat, cloth: Weave) -> None:
+    ridges = np.clip(cloth.fine - 0.7, 0, 1.2) * np.clip(1.1 - beat.rv / 9, 0, 1)
+    ridges *= np.clip(0.3 + 1.3 * beat.level, 0, 1)
+    _over(signal, beat.rv + 2.6, MUSCLE * 1.05, beat.blur)
+    _over(signal, beat.rv, BLOOD * (0.95 + 0.045 * cloth.middle) - 0.4 * ridges, beat.blur)
 
 
-def _base(signal: Field, beat: Beat, blood: Field) -> None:
-    """Above the valve plane: left atrium and aortic root, thin-walled and bright."""
-    above = np.clip(-beat.u / 0.04, 0, 1)
-    if not above.any():
-        return
-    scale = beat.inner.mean(axis=(1, 2), keepdims=True)
+def _left(signal: Field, beat: Beat, cloth: Weave) -> None:
+    shell = np.where(beat.level < 1, beat.outer - beat.rho, NOWHERE)
+    _over(signal, shell, MUSCLE * (1 + 0.08 * cloth.fine), beat.blur)
+    cavity = np.where(beat.level < 1, beat.inner - beat.rho, NOWHERE)
+    # trabeculae roughen the inner side of the wall; readers count them to the cavity
+    rough = np.clip(cloth.fine - 0.4, 0, 1.5) * np.clip(1 - cavity / 4.5, 0, 1)
+    _over(signal, cavity, BLOOD * (1 + 0.04 * cloth.middle) - 0.3 * rough, beat.blur)
+    size = beat.inner.mean(axis=(1, 2), keepdims=True)
+    grown = np.clip(1 - ((beat.level - 0.45) / 0.36) ** 2, 0, 1) ** 0.5 * np.clip(size / 20, 0.4, 1)
+    for heading, radius in ((-1.05, 4.4), (1.75, 4.9)):
+        along = beat.rho * np.cos(beat.theta - heading) - 0.68 * size
+        aside = beat.rho * np.sin(beat.theta - heading)
+        muscle = radius * grown - np.hypot(0.8 * along, aside) + 0.7 * cloth.fine
+        muscle = np.where(grown > 0.3, np.minimum(muscle, cavity + 1.5), NOWHERE)
+        _over(signal, muscle, MUSCLE * 1.1, 1.4)
+
+
+def _base(signal: Field, beat: Beat, cloth: Weave) -> None:
+    """Above the valve plane: left atrium and aortic root instead of the left ventricle."""
+    above = np.clip(-beat.u / 0.05, 0, 1)
+    size = beat.inner.mean(axis=(1, 2), keepdims=True)
     px, py = beat.rho * np.cos(beat.theta), beat.rho * np.sin(beat.theta)
-    atrium = 0.92 * scale - np.hypot(px - 5, (py - 8) / 0.9)
-    root = 13.5 - np.hypot(px + 6, py + 15)
-    inside = np.where(above > 0, np.maximum(atrium, root), np.float32(-20))
-    ring = np.where(above > 0, beat.outer - beat.rho, np.float32(-20))
-    _over(signal, ring, FAT * 0.7)
-    _over(signal, inside + 2.0, MUSCLE)
-    _over(signal, np.where(above > 0, root, np.float32(-20)) + 1.8, MUSCLE)
-    _over(signal, inside, blood * 0.97)
-    _over(signal, np.where(above > 0, 1.6 - np.abs(root), np.float32(-20)), MUSCLE * 1.2, 0.9)
+    atrium = 1.0 * size - np.hypot(0.9 * (px - 5), py - 6) + 1.2 * cloth.coarse
+    root = 12.0 - np.hypot(px + 0.35 * size, py + 0.5 * size)
+    blood = BLOOD * (0.96 + 0.05 * cloth.middle)
+    upper = signal.copy()
+    _over(upper, beat.outer - beat.rho, FAT * (0.8 + 0.12 * cloth.middle), 1.2)
+    _over(upper, atrium + 1.8, MUSCLE * 1.3, 1.2)
+    _over(upper, atrium, blood, 1.2)
+    _over(upper, root + 2.0, MUSCLE * 1.2, 1.2)
+    _over(upper, root, blood, 1.2)
+    signal += above * (upper - signal)
 
 
 def acquire(signal: Field, who: Anatomy, beat: Beat, rng: np.random.Generator) -> Field:
@@ -175,12 +180,12 @@ def acquire(signal: Field, who: Anatomy, beat: Beat, rng: np.random.Generator) -
 
     heading, distance, _ = who.skin
     near = (beat.x - who.centre[0]) * np.cos(heading) + (beat.y - who.centre[1]) * np.sin(heading)
-    strength = float(rng.uniform(0.15, 0.5))
-    shade = np.exp(strength * near / distance + 0.09 * texture(rng, signal.shape, 45.0))
-    seen = gaussian_filter(signal * shade, (0, 0.6, 0.6), truncate=3.0)
+    strength = float(rng.uniform(0.05, 0.3)) / distance
+    shade = np.exp(strength * near + 0.08 * texture(rng, beat.u.shape, 0.3 * signal.shape[1]))
+    seen = gaussian_filter((signal * shade).astype(np.float32), (0, 0.55, 0.55), truncate=3.0)
     noise = np.float32(rng.uniform(0.012, 0.035))
     real, other = rng.standard_normal((2, *signal.shape), dtype=np.float32) * noise
     seen = np.hypot(seen + real, other)
-    top, low = np.percentile(seen, 99), seen.min()
-    scaled: Field = np.clip((seen - low) / (top - low), 0, 1).astype(np.float32)
+    low, high = float(seen.min()), float(np.percentile(seen, 99))
+    scaled: Field = np.clip((seen - low) / (high - low), 0, 1).astype(np.float32)
     return scaled
