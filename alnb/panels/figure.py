@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 INK = "#7a7a7a"
@@ -67,10 +68,62 @@ def plain(text: object) -> str:
 
 
 def compose(*views: View) -> go.Figure:
-    """One figure with the views from left to right, each with axes and a legend of its own.
+    """One figure with the views from left to right, each with axes and a legend of its own."""
+    traces, layout = _arrange(views)
+    return go.Figure(data=traces, layout=layout)
+
+
+class Screen:
+    """A figure widget that shows views and sends to the browser what differs from the last ones.
+
+    A zoom by hand stays. Traces are matched by position: a view keeps their number, but for the
+    first view, which may gain some. A property that is given once has to be given always.
+    """
+
+    def __init__(self, *views: View) -> None:
+        self._traces, self._layout = _arrange(views)
+        self.widget = go.FigureWidget(data=self._traces, layout=self._layout)
+        # the only way to these settings: FigureWidget has no public one
+        self.widget._config = {"responsive": True, "displayModeBar": False}
+
+    def show(self, *views: View) -> None:
+        """Show `views` instead of the last ones, in one message (two if there are more lines)."""
+        traces, layout = _arrange(views)
+        # plotly compares as well, but only after an expensive validation of everything
+        changes = [_differing(*pair) for pair in zip(traces, self._traces, strict=False)]
+        change = _differing(layout, self._layout)
+        added = traces[len(self._traces) :]
+        self._traces, self._layout = traces, layout
+        if not (added or change or any(changes)):
+            return
+        if added:
+            self.widget.add_traces(added)
+        with self.widget.batch_update():
+            for trace, new in zip(self.widget.data, changes, strict=False):
+                trace.update(new)
+            self.widget.layout.update(change)
+        # A view born later (a reload, a second tab, a slow first load) starts from the traits as
+        # they were at construction; plotly renews them only in this method, and no box calls it.
+        self.widget._repr_mimebundle_()
+
+
+def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in new.items() if not _same(value, old.get(key))}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and not _differing(one, other)
+    return bool(one == other)
+
+
+def _arrange(views: Sequence[View]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Traces and layout of the views from left to right.
 
     The traces stand in the opposite order: those of the last view come first, so they keep their
-    places when an earlier view gains a line.
+    places when the first view gains a line.
     """
     width = (1 - GAP * (len(views) - 1)) / len(views)
     traces: list[dict[str, Any]] = []
@@ -93,32 +146,7 @@ def compose(*views: View) -> go.Figure:
         if view.colours:
             layout["coloraxis"] = dict(view.colours)
             layout["margin"]["r"] = COLOUR_BAR if view.colours["showscale"] else MARGIN
-    return go.Figure(data=traces, layout=layout)
-
-
-def redraw(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Make `widget` show `figure` by sending what differs, a zoom by hand left as it is.
-
-    Traces are matched by position; what a figure emits once it has to emit always, since a
-    property left out keeps its value.
-    """
-    traces = [_changeable(trace.to_plotly_json()) for trace in figure.data]
-    if len(figure.data) > len(widget.data):
-        widget.add_traces(figure.data[len(widget.data) :])
-    with widget.batch_update():
-        for old, new in zip(widget.data, traces, strict=False):
-            old.update({"visible": True, **new})
-        for old in widget.data[len(traces) :]:
-            old.update(visible=False)
-        layout = figure.layout.to_plotly_json()
-        widget.layout.update({key: layout[key] for key in layout if key != "template"})
-    # A view born later (a reload, a second tab, a slow first load) starts from the traits as they
-    # were at construction; plotly renews them only in this method, which no container calls.
-    widget._repr_mimebundle_()
-
-
-def _changeable(trace: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trace.items() if key not in ("type", "uid")}
+    return traces, layout
 
 
 def _look() -> dict[str, Any]:

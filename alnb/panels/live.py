@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ipywidgets
-import plotly.graph_objects as go
 
-from alnb.panels.figure import View, compose, redraw
+from alnb.panels.figure import Screen, View
 from alnb.store.events import Entry, SliceOpened, StrokeAdded, StrokeRedone, StrokeUndone
 
 if TYPE_CHECKING:
@@ -129,9 +128,8 @@ class FigurePanel:
         self._parts = tuple(parts)
         self._labeller = labeller
         views = [part.view() for part in parts]
-        self.figure = go.FigureWidget(compose(*views))
-        # the only way to these settings: FigureWidget has no public one
-        self.figure._config = {"responsive": True, "displayModeBar": False}
+        self._screen = Screen(*views)
+        self.figure = self._screen.widget
         self._line = ipywidgets.Label("")
         self.widget = ipywidgets.VBox(
             [_row([part.control for part in parts]), self.figure, self._line]
@@ -174,7 +172,7 @@ class FigurePanel:
             work = part.work()
             if work is not None:
                 self._run(work)
-        redraw(self.figure, compose(*(part.view() for part in self._parts)))
+        self._screen.show(*(part.view() for part in self._parts))
 
     def _run(self, work: Callable[[], None]) -> None:
         loop = self._refresher.loop
