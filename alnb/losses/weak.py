@@ -39,7 +39,8 @@ def class_averaged_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def partial_dice(logits: Tensor, target: Tensor) -> Tensor:
     """1 - soft Dice over the drawn pixels, squared denominators, mean over all classes.
 
-    ``2 Σ p g / (Σ p² + Σ g²)`` per class over the whole batch, background included. On targets without IGNORE it equals
+    ``2 Σ p g / (Σ p² + Σ g²)`` per class over the whole batch, background included. On targets
+    without IGNORE it equals
     ``monai.losses.DiceLoss(softmax=True, to_onehot_y=True, squared_pred=True, batch=True)``.
     """
     drawn = (target != IGNORE).unsqueeze(1)

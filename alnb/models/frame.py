@@ -87,7 +87,7 @@ def rescale(images: Tensor) -> Tensor:
     some = flat[:, :: max(1, flat.shape[1] // 4096)]
     low, high = some.quantile(some.new_tensor([0.005, 0.995]), dim=1)[:, :, None, None, None]
     scaled: Tensor = ((images - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return scaled * (high > low)
+    return torch.where(high > low, scaled, 0.0)
 
 
 def _majority(target: LabelMap, height: int, width: int) -> LabelMap:
