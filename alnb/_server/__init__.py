@@ -1,4 +1,7 @@
-"""Optional extension of the Jupyter server: answers of the kernel without Nagle's 40 ms.
+"""Optional extension of the Jupyter server.
+
+It sends answers of the kernel without Nagle's 40 ms, and tells the page which notebook `alnb lab`
+was asked to open.
 
 Widget messages are small, so TCP's Nagle algorithm together with delayed acknowledgements holds
 each of them back for about 40 ms. Setting TCP_NODELAY on the kernel websocket removes the wait.
@@ -29,3 +32,6 @@ def _load_jupyter_server_extension(app: Any) -> None:
             return super().connect()
 
     app.web_app.settings[key] = NoDelay
+    start = app.config.get("Alnb", {}).get("start")
+    if start:
+        app.web_app.settings.setdefault("page_config_data", {})["alnbStart"] = str(start)

@@ -16,6 +16,8 @@ from alnb.records import Annotation, Mask, Scribble, SliceId
 from alnb.rng import stream
 from alnb.store.blobs import npy
 
+OracleKind = Literal["scribble", "simulated", "mask"]
+
 
 @dataclass(frozen=True)
 class SimulatedOracle:
@@ -28,7 +30,7 @@ class SimulatedOracle:
     """
 
     cohort: Cohort
-    kind: Literal["scribble", "simulated", "mask"] = "scribble"
+    kind: OracleKind = "scribble"
     seed: int = 0
     name: str = "oracle"
 

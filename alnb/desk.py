@@ -1,0 +1,67 @@
+"""The shortest way in: open a project, and put the labelling view and the panels on the screen."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alnb.data.cohort import Cohort
+    from alnb.session.session import Session
+
+
+def open_session(
+    project: str | os.PathLike[str] = "alnb-project",
+    data: Cohort | str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> Session:
+    """Create or resume the project in folder `project`.
+
+    data : a cohort, or a folder that `alnb.load` understands; None is the built-in phantom.
+    settings : as in `Session.open`: strategy, learner, seed, per_volume, annotator, ...
+    """
+    from alnb.data.cohort import Cohort
+    from alnb.data.load import load
+    from alnb.data.phantom import phantom
+    from alnb.session.session import Session
+
+    cohort = data if isinstance(data, Cohort) else phantom() if data is None else load(data)
+    return Session.open(project, cohort, **settings)
+
+
+class Desk:
+    """A session's labelling view above its panels. Show it by ending a cell with it."""
+
+    def __init__(self, session: Session, *, query: int, panels: bool) -> None:
+        import ipywidgets
+
+        from alnb.panels.dashboard import Panels
+        from alnb.widgets.labeller import Labeller
+
+        self.session = session
+        self.labeller = Labeller(session, query=query)
+        self.panels = Panels(session, self.labeller) if panels else None
+        rows = [self.labeller.widget] + ([self.panels.widget] if self.panels else [])
+        self.widget = ipywidgets.VBox(rows)
+
+    def close(self) -> None:
+        """Detach the views from the session, which stays open."""
+        self.labeller.close()
+        if self.panels is not None:
+            self.panels.close()
+
+    def __repr__(self) -> str:
+        return f"<Desk on {self.session!r}>"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.widget._repr_mimebundle_(**options)
+
+
+def show(session: Session, *, query: int = 6, panels: bool = True) -> Desk:
+    """Draw, train, ask and look: the labelling view with the learning curve and the pool's map.
+
+    query : slices per round; the first round is asked for when there is none yet.
+    """
+    if session.round is None:
+        session.ask(min(query, len(session.pool)))
+    return Desk(session, query=query, panels=panels)
