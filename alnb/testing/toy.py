@@ -104,7 +104,6 @@ class ToySnapshot:
         yield from [("labelled", self.labelled), ("counts", self.counts)]
         yield "features()", self.embedding
         yield from (("images()", image) for image in self.pixels)
-        yield from (("the probabilities", maps) for maps in self.probabilities or ())
         if self.holds is not None:
             yield "presence()", self.holds
 
@@ -132,7 +131,6 @@ def toy_snapshot(
     rng = np.random.default_rng(seed)
     pool = toy_pool(unit, depths)
     n = len(pool)
-    heights = [len(slices) for slices in pool.slices]
     away = rng.permutation(n)
     if skipped:
         away = np.concatenate([[0], away[away != 0]])
@@ -144,11 +142,12 @@ def toy_snapshot(
     holds[:, 0] = True
     middle = np.abs(pool.position - 0.5) <= 0.35
     holds[:, 1:] = middle[:, None] & (rng.random((n, classes - 1)) < 0.7)
+    heights = [len(slices) for slices in pool.slices]
+    cuts, shape = np.cumsum(heights)[:-1], (_SIDE, _SIDE)
     # A sharpness of its own per row spreads the uncertainties out.
-    maps = tuple(
-        _softmax(rng.exponential() * 2 * rng.normal(size=(members, z, classes, _SIDE, _SIDE)))
-        for z in heights
-    )
+    sharpness = np.repeat(2 * rng.exponential(size=n), heights)[:, None, None, None]
+    maps = _softmax(sharpness * rng.normal(size=(members, sum(heights), classes, *shape)))
+    pixels = rng.normal(size=(sum(heights), *shape)).astype(np.float32)
     return ToySnapshot(
         pool=pool,
         candidates=np.setdiff1d(np.arange(n), out),
@@ -156,8 +155,8 @@ def toy_snapshot(
         counts=counts,
         classes=classes,
         embedding=rng.normal(size=(n, features)).astype(np.float32),
-        pixels=tuple(rng.normal(size=(z, _SIDE, _SIDE)).astype(np.float32) for z in heights),
-        probabilities=maps if fitted else None,
+        pixels=tuple(np.split(pixels, cuts)),
+        probabilities=tuple(np.split(maps, cuts, axis=1)) if fitted else None,
         holds=holds if fitted else None,
     )
 
