@@ -10,7 +10,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from alnb.palette import class_colour
-from alnb.panels.figure import INK, View, compose, plain
+from alnb.panels.figure import INK, View, compose, plain, title
 from alnb.panels.live import FigurePanel
 from alnb.records import Metrics, Round
 
@@ -105,14 +105,19 @@ def curve_figure(data: CurveData) -> go.Figure:
 def curve_view(data: CurveData) -> View:
     """The learning curve as one subplot; an instruction where there is no point yet."""
     unit, seconds = _time_unit(data)
-    title = "slices labelled" if data.x == "slices" else f"annotation time ({unit})"
+    spent = "slices labelled" if data.x == "slices" else f"annotation time ({unit})"
+    most = max((point.slices for curve in data.curves for point in curve.points), default=0)
     first = data.curves[0].split if data.curves else ""
     return View(
         traces=tuple(_trace(curve, data.x, seconds, first) for curve in data.curves),
         # tozero and include leave a zoom by hand alone, a fixed range would take it back
-        xaxis={"title": {"text": title}, "rangemode": "tozero"},
+        xaxis={
+            "title": title(spent),
+            "rangemode": "tozero",
+            "nticks": most + 1 if data.x == "slices" and most < 9 else 0,  # no half slices
+        },
         yaxis={
-            "title": {"text": "Dice"},
+            "title": title("Dice"),
             "autorangeoptions": {"include": [0, 1]},
             "tickformat": ".1f",
         },
@@ -177,9 +182,8 @@ class CurvePart:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.control = ipywidgets.ToggleButtons(
-            options=[("slices", "slices"), ("time", "seconds")],
+            options=[("over slices", "slices"), ("over time", "seconds")],
             tooltips=["against slices labelled", "against measured annotation time"],
-            description="curve over",
             style={"button_width": "auto"},
         )
 

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from alnb.palette import OKABE_ITO
-from alnb.panels.figure import INK, View, compose, plain
+from alnb.panels.figure import INK, View, compose, plain, title
 from alnb.panels.live import FigurePanel
 from alnb.records import Floats, Pool, Rows, SliceId
 from alnb.rng import stream
@@ -36,9 +36,9 @@ _NAMED = 12  # most categories that a colour bar names; beyond it, the hover tex
 _UNLABELLED, _LABELLED, _ASKED = "#9a9a9a", "#0072b2", "#d55e00"
 _DONE = "rgba(213, 94, 0, 0.5)"
 _VIRIDIS = ("#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
-_COMPUTING = "The map appears when the features are computed."
+_COMPUTING = "The map appears once the features are computed."
 
-_KEY = f"● unlabelled    ◆ labelled    <span style='color:{_ASKED}'>◯ asked now, in order</span>"
+_KEY = f"● unlabelled   ◆ labelled   <span style='color:{_ASKED}'>◯ asked, in order</span>"
 
 log = logging.getLogger(__name__)
 
@@ -249,12 +249,12 @@ def embedding_view(data: EmbeddingData, colour_by: ColourBy = "patient", note: s
     click needs no other table than `data.opens`. Labelled ones and the query lie over it.
     """
     n, colours = len(data.rows), colouring(data, colour_by)
-    title = f"{_KEY}<br>all {data.pool:,} of the pool"
+    words = f"{_KEY}<br>all {data.pool:,} of the pool"
     if n < data.pool:
-        title = f"{_KEY}<br>{n:,} of {data.pool:,}: labelled, asked, a share of each volume"
+        words = f"{_KEY}<br>{n:,} of {data.pool:,}: labelled, asked, a share of each volume"
     return View(
         traces=(_points(data, colours), _labelled(data, colours), _query(data)),
-        xaxis={"showticklabels": False, "title": {"text": title}},
+        xaxis={"showticklabels": False, "title": title(words)},
         yaxis={"showticklabels": False},
         note=plain(note),
         square=True,
@@ -393,7 +393,7 @@ class EmbeddingPart:
                 ("round", "round"),
             ],
             description="colour by",
-            layout={"width": "260px"},
+            layout={"width": "260px", "max_width": "100%"},
         )
 
     def view(self) -> View:

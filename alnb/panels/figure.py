@@ -62,6 +62,11 @@ class View:
     colours: Mapping[str, Any] = field(default_factory=dict)
 
 
+def title(text: str) -> dict[str, Any]:
+    """The title of an axis."""
+    return {"text": text, "font": {"size": 12}}
+
+
 def plain(text: object) -> str:
     """`text` as plotly will show it: its markup characters escaped."""
     return html.escape(str(text), quote=False)

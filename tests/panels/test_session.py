@@ -17,7 +17,7 @@ def test_the_panels_follow_a_real_session(tmp_path):
         def open(self, slice_id: SliceId) -> None:
             opened.append(slice_id)
 
-    cohort = phantom(patients=8)
+    cohort = phantom(6, size=48, slices=(3, 4))
     with Session.open(tmp_path / "project", cohort, strategy="strided") as session:
         panel = Panels(session, Labeller())
         pool, labelled, query = panel.figure.data[:3]
