@@ -16,10 +16,10 @@ class Panels(FigurePanel):
     """What a session looks like: its pool as a map and its progress as a curve, both live.
 
     Show it by ending a cell with it, or place `.widget`. With a `labeller`, a click on the map
-    opens that slice there, and the panels keep still while its pen is down.
+    shows that slice there, and the panels keep still while its pen is down.
     """
 
     def __init__(self, session: Session, labeller: Any = None) -> None:
-        on_pick = None if labeller is None else labeller.open
+        on_pick = None if labeller is None else labeller.show
         parts: list[Part] = [CurvePart(session), EmbeddingPart(session, on_pick)]
         super().__init__(session, parts, labeller=labeller)

@@ -6,21 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alnb.panels.embedding import (
-    NEVER,
-    EmbeddingPanel,
-    colouring,
-    embedding_data,
-    embedding_figure,
-    no_map,
-    shown_rows,
-)
+from alnb.panels.colouring import colouring
+from alnb.panels.embedding import EmbeddingPanel, embedding_figure
+from alnb.panels.places import NEVER, embedding_data, no_map, shown_rows
 from alnb.records import Pool, SliceId, VolumeId
 
 ALL_COLOURINGS = ("patient", "volume", "position", "labelled", "round")
 
 
-def places(session) -> np.ndarray:
+def grid(session) -> np.ndarray:
     return np.arange(2.0 * len(session.pool)).reshape(-1, 2)
 
 
@@ -39,7 +33,7 @@ def test_each_point_knows_its_slice_its_group_and_how_it_stands(fake):
     session = fake(patients=2, slices=3)
     session.ask([4, 1])
     session.label(4)
-    data = embedding_data(session, places(session))
+    data = embedding_data(session, grid(session))
     assert data.opens == session.pool.ids
     assert data.patient.tolist() == ["p0"] * 6 + ["p1"] * 6
     assert data.volume[3] == "p0/ES"
@@ -47,7 +41,7 @@ def test_each_point_knows_its_slice_its_group_and_how_it_stands(fake):
     assert np.flatnonzero(data.labelled).tolist() == [4]
     assert np.flatnonzero(data.waiting).tolist() == [1]
     assert data.round.tolist() == [NEVER, 0, NEVER, NEVER, 0] + [NEVER] * 7
-    np.testing.assert_array_equal(data.xy, places(session))
+    np.testing.assert_array_equal(data.xy, grid(session))
 
 
 def test_a_later_round_takes_the_rings_and_an_asked_row_keeps_its_latest_round(fake):
@@ -56,10 +50,10 @@ def test_a_later_round_takes_the_rings_and_an_asked_row_keeps_its_latest_round(f
     session = fake()
     session.ask([0, 1])
     session.commit(RoundClosed(0))
-    closed = embedding_data(session, places(session))
+    closed = embedding_data(session, grid(session))
     assert not closed.asked.any()
     session.ask([1, 2])
-    data = embedding_data(session, places(session))
+    data = embedding_data(session, grid(session))
     assert data.asked[:3].tolist() == [0, 1, 2]
     assert data.round[:3].tolist() == [0, 1, 1]
 
@@ -87,7 +81,7 @@ def test_a_sub_sample_keeps_what_matters_and_the_same_share_of_every_volume():
 
 def test_a_sub_sample_says_that_it_is_one(fake):
     session = fake()
-    data = embedding_data(session, places(session), limit=10)
+    data = embedding_data(session, grid(session), limit=10)
     assert len(data.rows) == 10
     assert "10 of 40" in embedding_figure(data).layout.xaxis.title.text
     assert "all 40" in embedding_figure(embedding_data(session)).layout.xaxis.title.text
@@ -98,7 +92,7 @@ def test_every_colour_lies_within_the_scale(fake, by):
     session = fake(patients=9)
     session.ask([0, 1, 2])
     session.label(0)
-    colours = colouring(embedding_data(session, places(session)), by)
+    colours = colouring(embedding_data(session, grid(session)), by)
     low, high = colours.span
     assert low <= colours.values.min()
     assert colours.values.max() <= high
@@ -110,7 +104,7 @@ def test_every_colour_lies_within_the_scale(fake, by):
 @pytest.mark.parametrize("patients", [3, 40])
 def test_patients_have_different_colours_however_many_there_are(fake, patients):
     session = fake(patients=patients, slices=2)
-    data = embedding_data(session, places(session))
+    data = embedding_data(session, grid(session))
     colours = colouring(data, "patient")
     assert len({code for _, code in colours.scale}) == patients
     by_patient = {name: set(colours.values[data.patient == name]) for name in data.patient}
@@ -124,7 +118,7 @@ def test_the_figure_renders_with_and_without_points(fake, by):
     session = fake()
     session.ask([3, 7])
     session.label(3)
-    for data in (embedding_data(session, places(session)), no_map(40)):
+    for data in (embedding_data(session, grid(session)), no_map(40)):
         text = embedding_figure(data, by).to_json()
         assert "NaN" not in text
         json.loads(text)
@@ -141,7 +135,7 @@ def test_names_cannot_become_markup(fake):
         session.pool.position,
     )
     session.cohort.volumes = {"<b>x & y": SimpleNamespace(patient="<i>z")}
-    figure = embedding_figure(embedding_data(session, places(session)), "patient")
+    figure = embedding_figure(embedding_data(session, grid(session)), "patient")
     assert "&lt;b&gt;x &amp; y:0" in figure.data[0].text[0]
     assert "<i>" not in figure.data[0].text[0]
     assert figure.layout.coloraxis.colorbar.ticktext == ("&lt;i&gt;z",)

@@ -150,7 +150,7 @@ def test_strokes_draw_nothing(fake):
 @pytest.mark.parametrize("drawing", [True, lambda: True])
 def test_the_panels_keep_still_while_the_labeller_draws(fake, drawing):
     session = fake()
-    labeller = SimpleNamespace(drawing=drawing, open=lambda slice_id: None)
+    labeller = SimpleNamespace(drawing=drawing, show=lambda slice_id: None)
     panel = Panels(session, labeller)
     session.ask([0, 1])
     assert len(panel.figure.data[2].x) == 0
