@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ _CLOSE = 1e-8
 
 Above it, the expanded form |x|^2 + |c|^2 - 2 x.c keeps half of the digits of float64 or more.
 """
+
+_BLOCK = 256
 
 _TIE = 1 - 1e-12
 """Squared distances whose ratio is above this are equal, so that rounding breaks no tie."""
@@ -70,10 +72,9 @@ def k_center(
     may_pick = _as_mask(candidates, len(points), "candidates")
     if not 0 <= n <= may_pick.sum():
         raise PoolExhausted(f"Asked for {n} of {may_pick.sum()} candidates; ask for fewer.")
-    nearest = np.full(len(points), np.inf)
-    for row in np.flatnonzero(_as_mask(centres, len(points), "centres")):
-        _cover(nearest, points, norms, row)
-    if n and not len(centres) and (first is None or not may_pick[first]):
+    known = np.flatnonzero(_as_mask(centres, len(points), "centres"))
+    nearest = _from_centres(points, norms, known)
+    if n and not len(known) and (first is None or not may_pick[first]):
         raise ValueError(f"Without centres, first must be one of the candidates, not {first}.")
 
     rows = np.empty(n, dtype=np.int64)
@@ -85,7 +86,7 @@ def k_center(
             open_ = may_pick | (nearest > 0)
             live, points, norms = live[open_], points[open_], norms[open_]
             nearest, may_pick, settled = nearest[open_], may_pick[open_], 0
-        if turn == 0 and not len(centres):
+        if turn == 0 and not len(known):
             place = int(first or 0)
         else:
             # Duplicates of a taken row lie at distance 0 as it does: only a mask tells them apart.
@@ -94,7 +95,7 @@ def k_center(
         rows[turn], distances[turn] = live[place], nearest[place]
         may_pick[place] = False
         settled += 1
-        _cover(nearest, points, norms, place)
+        _lower(nearest, points, norms, place, points @ points[place])
         radii[turn] = nearest.max()
     return Cover(rows, np.sqrt(np.minimum.accumulate(distances)), np.sqrt(radii))
 
@@ -102,9 +103,8 @@ def k_center(
 def cover_radius(x: Floats, centres: Rows | Sequence[int]) -> float:
     """Largest distance of any row of `x` to its nearest centre; infinite without centres."""
     points, norms = _centred(x)
-    nearest = np.full(len(points), np.inf)
-    for row in np.flatnonzero(_as_mask(centres, len(points), "centres")):
-        _cover(nearest, points, norms, row)
+    known = np.flatnonzero(_as_mask(centres, len(points), "centres"))
+    nearest = _from_centres(points, norms, known)
     return float(np.sqrt(nearest.max(initial=0.0)))
 
 
@@ -140,16 +140,27 @@ def _as_mask(rows: Rows | Sequence[int], length: int, what: str) -> NDArray[np.b
     return mask
 
 
-def _cover(nearest: Points, points: Points, norms: Points, row: Any) -> None:
-    """Lower `nearest`, in place, to the squared distance from `row`."""
+def _from_centres(points: Points, norms: Points, centres: Rows) -> Points:
+    """(N,) squared distance to the nearest of `centres`; many at a time, in one product."""
+    nearest = np.full(len(points), np.inf)
+    nearest[centres] = 0.0
+    for start in range(0, len(centres), _BLOCK):
+        block = centres[start : start + _BLOCK]
+        for row, products in zip(block, points[block] @ points.T, strict=True):
+            _lower(nearest, points, norms, row, products)
+    return nearest
+
+
+def _lower(nearest: Points, points: Points, norms: Points, row: int, products: Points) -> None:
+    """Lower `nearest`, in place, to the squared distance from `row`; products are x . x_row."""
     scale = norms + norms[row]
-    squared = scale - 2.0 * (points @ points[row])
+    squared = scale - 2.0 * products
     # Rounding leaves near-duplicates slightly below or above zero: difference first, then square.
     close = np.flatnonzero((squared < _CLOSE * scale) & (nearest > 0))
     difference = points[close] - points[row]
     squared[close] = np.einsum("nd,nd->n", difference, difference)
-    squared[row] = 0.0
     np.minimum(nearest, np.maximum(squared, 0.0), out=nearest)
+    nearest[row] = 0.0
 
 
 @dataclass(frozen=True)

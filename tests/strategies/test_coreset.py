@@ -214,11 +214,22 @@ def test_labelled_rows_are_the_centres():
 
 
 @pytest.mark.slow
-def test_a_full_ranking_of_2000_slices_takes_under_a_second():
-    x = np.random.default_rng(0).normal(size=(2000, 512)).astype(np.float32)
-    seconds = []
-    for _ in range(3):
+def test_a_full_ranking_costs_less_than_one_product_per_pick():
+    x = np.random.default_rng(0).normal(size=(2000, 512))
+
+    def seconds(work):
         start = time.perf_counter()
-        k_center(x, centres=[], candidates=np.arange(2000), n=2000, first=0)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1
+        work()
+        return time.perf_counter() - start
+
+    def products():
+        for row in range(2000):
+            np.minimum(x @ x[row], 0.0)
+
+    # Side by side, so that a busy machine slows both.
+    ratio = [
+        seconds(lambda: k_center(x, centres=[], candidates=range(2000), n=2000, first=0))
+        / seconds(products)
+        for _ in range(3)
+    ]
+    assert min(ratio) < 1, ratio
