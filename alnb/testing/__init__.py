@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alnb.testing.learner import check_learner as check_learner
 from alnb.testing.strategy import ContractBroken as ContractBroken
 from alnb.testing.strategy import check_strategy as check_strategy
 from alnb.testing.toy import ToySnapshot as ToySnapshot
