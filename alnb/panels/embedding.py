@@ -66,10 +66,15 @@ def embedding_view(data: EmbeddingData, colour_by: ColourBy = "patient", note: s
     )
 
 
+def _kind(data: EmbeddingData) -> str:
+    """One kind for all three traces: WebGL is painted over SVG, whatever the order."""
+    return "scattergl" if data.pool > _GL_FROM else "scatter"
+
+
 def _points(data: EmbeddingData, colours: Colouring) -> dict[str, Any]:
     n = len(data.rows)
     return {
-        "type": "scattergl" if data.pool > _GL_FROM else "scatter",
+        "type": _kind(data),
         "mode": "markers",
         "name": "pool",
         "x": data.xy[:, 0],
@@ -86,7 +91,7 @@ def _points(data: EmbeddingData, colours: Colouring) -> dict[str, Any]:
         "marker": {
             "color": colours.values,
             "coloraxis": "coloraxis",
-            "size": 8 if n < 500 else 6 if n < 5000 else 4,
+            "size": 8 if n < 500 else 6 if n < 2000 else 4,
             "opacity": 0.75,
             "line": {"width": 0.5, "color": INK},
         },
@@ -107,7 +112,7 @@ def _status(data: EmbeddingData) -> list[str]:
 def _labelled(data: EmbeddingData, colours: Colouring) -> dict[str, Any]:
     rows = np.flatnonzero(data.labelled)
     return {
-        "type": "scatter",
+        "type": _kind(data),
         "mode": "markers",
         "name": "labelled",
         "x": data.xy[rows, 0],
@@ -128,7 +133,7 @@ def _query(data: EmbeddingData) -> dict[str, Any]:
     places = np.flatnonzero(data.asked)
     places = places[np.argsort(data.asked[places])]
     return {
-        "type": "scatter",
+        "type": _kind(data),
         "mode": "markers+text",
         "name": "asked now",
         "x": data.xy[places, 0],
@@ -138,7 +143,7 @@ def _query(data: EmbeddingData) -> dict[str, Any]:
         "textfont": {
             "color": [ASKED if waiting else _DONE for waiting in data.waiting[places]],
             "size": 13,
-            "weight": 700,
+            "weight": "bold",
         },
         "hoverinfo": "skip",
         "showlegend": False,

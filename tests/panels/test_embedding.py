@@ -124,6 +124,15 @@ def test_the_figure_renders_with_and_without_points(fake, by):
         json.loads(text)
 
 
+@pytest.mark.parametrize(("patients", "kind"), [(4, "scatter"), (201, "scattergl")])
+def test_marks_are_of_the_same_kind_as_the_points_they_must_lie_over(fake, patients, kind):
+    session = fake(patients=patients)
+    session.ask([3, 7])
+    figure = embedding_figure(embedding_data(session, grid(session)))
+    assert {trace.type for trace in figure.data} == {kind}
+    assert {trace.type for trace in embedding_figure(no_map(len(session.pool))).data} == {kind}
+
+
 def test_names_cannot_become_markup(fake):
     session = fake(patients=1, slices=2)
     evil = tuple(SliceId("<b>x & y", index) for index in range(4))
