@@ -42,7 +42,7 @@ def texture(rng: np.random.Generator, shape: tuple[int, int, int], grain: float)
     size = (count + 1, down.shape[1], across.shape[1])
     coarse = rng.standard_normal(size, dtype=np.float32)
     shared = (coarse[1:] + coarse[:-1]) * np.float32(np.sqrt(0.5))
-    field: Field = down @ (shared @ across.T)
+    field: Field = np.matmul(down, shared @ across.T, dtype=np.float32)
     return field
 
 

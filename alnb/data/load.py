@@ -1,0 +1,49 @@
+"""The one call that opens a data set, whatever its layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alnb.data.acdc import acdc, is_acdc
+from alnb.data.cohort import Cohort
+from alnb.data.files import folder_at, scan, shown
+from alnb.data.folder import ENDINGS, FOLDER, SPLITS, folder
+from alnb.errors import BadInput
+
+
+def load(path: str | Path) -> Cohort:
+    """The cohort in the folder `path`: ACDC in HDF5 or NIfTI, else any folder of NIfTI images.
+
+    BadInput says what was looked for; where `path` holds data sets instead of being one, it names
+    them.
+    """
+    root = folder_at(path)
+    files = [file.relative_to(root) for file in scan(root, (".h5", *ENDINGS)).files]
+    if is_acdc(files):
+        return acdc(root)
+    inside = _data_sets(files)
+    if inside:
+        raise BadInput(
+            f"{shown(root)} holds {len(inside)} data set{'s' * (len(inside) > 1)}, and is none "
+            f"itself. Open one of them: {', '.join(inside[:8])}."
+        )
+    return folder(root)
+
+
+def _data_sets(files: list[Path]) -> list[str]:
+    """Subfolders that are data sets by themselves: ACDC, or with a folder of images."""
+    below: dict[str, list[Path]] = {}
+    for file in files:
+        if len(file.parts) > 1:
+            below.setdefault(file.parts[0], []).append(Path(*file.parts[1:]))
+    return [
+        shown(name)
+        for name, inner in below.items()
+        if name.lower() not in SPLITS
+        and not FOLDER.fullmatch(name)
+        and (is_acdc(inner) or any(map(_in_image_folder, inner)))
+    ]
+
+
+def _in_image_folder(file: Path) -> bool:
+    return any((match := FOLDER.fullmatch(part)) and match["image"] for part in file.parts[:-1])
