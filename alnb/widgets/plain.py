@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 def coloured(labels: LabelMap, alpha: int) -> NDArray[np.uint8]:
     """(H, W, 4) of a label map: IGNORE transparent, every class in its colour."""
-    table = np.zeros((256, 4), np.uint8)
+    table: NDArray[np.uint8] = np.zeros((256, 4), np.uint8)
     table[:255] = [(*class_rgb(code), alpha) for code in range(255)]
     pixels: NDArray[np.uint8] = table[labels]
     return pixels

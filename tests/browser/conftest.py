@@ -257,8 +257,11 @@ class Notebook:
         self.page.evaluate(f"async () => {{ await {KERNEL}.restart() }}")
         self.wait_idle()
 
-    def kill(self) -> None:
-        os.kill(int(self.kernel("import os; print(os.getpid())")), signal.SIGKILL)
+    def pid(self) -> int:
+        return int(self.kernel("import os; print(os.getpid())"))
+
+    def kill(self, pid: int | None = None) -> None:
+        os.kill(pid or self.pid(), signal.SIGKILL)
 
     def reload(self) -> None:
         self.page.evaluate(
