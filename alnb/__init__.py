@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from alnb._version import __version__
+
 if TYPE_CHECKING:
     from alnb.data.load import load
     from alnb.data.phantom import phantom
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from alnb.session.oracle import SimulatedOracle
     from alnb.session.session import Session
 
-__version__ = "0.1.0"
 __all__ = [
     "Annotation",
     "Pool",
@@ -28,6 +29,7 @@ __all__ = [
     "Session",
     "SimulatedOracle",
     "SliceId",
+    "__version__",
     "load",
     "open_session",
     "phantom",

@@ -26,7 +26,11 @@ QUICKSTART = "00_quickstart.ipynb"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of alnb are printed without a traceback."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
+    if rest and options.run is not _lab:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         status: int = options.run(options)
     except AlnbError as error:
@@ -44,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"alnb {alnb.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    lab = commands.add_parser("lab", help="open JupyterLab on the quick-start notebook")
+    lab = commands.add_parser(
+        "lab",
+        help="open JupyterLab on the quick-start notebook",
+        epilog="Other options, such as --ip or --allow-root, are handed to JupyterLab.",
+    )
     lab.add_argument("project", nargs="?", default="alnb-project", help="folder; made if absent")
     lab.add_argument("--data", help="folder of images; the built-in phantom if left out")
     lab.add_argument("--port", type=int, default=8888)
@@ -118,7 +126,10 @@ def _lab(options: argparse.Namespace) -> int:
     command += [f"--ServerApp.port={options.port}", f"--Alnb.start={copy.name}"]
     command += [f"--LabApp.default_url=/lab/tree/{copy.name}"]
     command += ["--no-browser"] if options.no_browser else []
-    return subprocess.call(command)
+    if os.name == "nt":
+        return subprocess.call([*command, *options.rest])
+    # the server takes this process's place, so that stopping `alnb lab` stops it
+    os.execv(command[0], [*command, *options.rest])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -160,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
 
             def progress(_: str) -> None:
                 step = session.job.progress if session.job else None
-                if step is not None:
+                if step is not None and (step.step % 25 == 0 or step.step == step.total):
                     bar.set_postfix_str(f"step {step.step}/{step.total}, loss {step.loss:.3f}")
 
             session.watch(progress)

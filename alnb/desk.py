@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,13 +21,21 @@ def open_session(
     data : a cohort, or a folder that `alnb.load` understands; None is the built-in phantom.
     settings : as in `Session.open`: strategy, learner, seed, per_volume, annotator, ...
     """
-    from alnb.data.cohort import Cohort
-    from alnb.data.load import load
-    from alnb.data.phantom import phantom
     from alnb.session.session import Session
 
-    cohort = data if isinstance(data, Cohort) else phantom() if data is None else load(data)
-    return Session.open(project, cohort, **settings)
+    return Session.open(project, _cohort(data), **settings)
+
+
+def _cohort(data: Cohort | str | os.PathLike[str] | None) -> Cohort:
+    if data is None:
+        from alnb.data.phantom import phantom
+
+        return phantom()
+    if isinstance(data, str | os.PathLike):
+        from alnb.data.load import load
+
+        return load(Path(data))
+    return data
 
 
 class Desk:
@@ -39,7 +48,7 @@ class Desk:
         from alnb.widgets.labeller import Labeller
 
         self.session = session
-        self.labeller = Labeller(session, query=query)
+        self.labeller = Labeller(session, n=query)
         self.panels = Panels(session, self.labeller) if panels else None
         rows = [self.labeller.widget] + ([self.panels.widget] if self.panels else [])
         self.widget = ipywidgets.VBox(rows)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import alnb
+from alnb._version import __version__
 from alnb.data.cohort import Cohort, Split, by_patient
 from alnb.data.raster import rasterize, target
 from alnb.errors import (
@@ -216,7 +216,7 @@ class Session:
                     classes=self.cohort.classes,
                     seed=seed,
                     keep_labelled=keep_labelled,
-                    version=alnb.__version__,
+                    version=__version__,
                 )
             )
         elif self.created.cohort != fingerprint:

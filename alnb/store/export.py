@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import alnb
+from alnb._version import __version__
 from alnb.errors import BadInput
 from alnb.records import IGNORE, LabelMap, Metrics
 from alnb.store.blobs import atomic_write
@@ -61,7 +61,7 @@ def export_label_maps(
         _write(path.with_name(f"{file_name(name)}_labels.json"), _sidecar(volume, cohort, maps))
         written.append(path)
     provenance = {
-        "alnb": alnb.__version__,
+        "alnb": __version__,
         "cohort": cohort.fingerprint(),
         "classes": dict(enumerate(cohort.classes)),
         "unlabelled": {"value": IGNORE, "meaning": _MEANING},

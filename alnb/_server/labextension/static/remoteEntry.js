@@ -37,6 +37,9 @@
       content.activeCellIndex = index;
       await app.commands.execute("notebook:run-cell");
     }
+    // the view, not the text above it, is what a person came for
+    await sleep(500);
+    content.widgets[last]?.node.scrollIntoView({ block: "start", behavior: "smooth" });
   };
 
   const plugin = {

@@ -1,0 +1,130 @@
+import csv
+import json
+import re
+
+import nbformat
+import pytest
+
+from alnb import cli
+from alnb.records import Stroke
+
+
+@pytest.fixture
+def small_phantom(monkeypatch, hearts):
+    monkeypatch.setattr("alnb.data.phantom.phantom", lambda: hearts)
+    return hearts
+
+
+def run(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+def test_run_prints_the_curve_and_writes_it_and_goes_on_where_it_was(
+    tmp_path, small_phantom, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    command = ("run", "--budget", "6", "--rounds", "2", "--steps", "2", "--size", "32")
+    assert run(*command) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"round +slices +share +split +mean", out)
+    (curve,) = tmp_path.glob("alnb-runs/*/curve.csv")
+    with curve.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["slices"], r["split"]) for r in rows] == [
+        ("3", "val"),
+        ("3", "test"),
+        ("6", "val"),
+        ("6", "test"),
+    ]
+    for row in rows:
+        assert row["mean"][:5] in out
+    before = curve.read_text()
+    curve.unlink()
+    monkeypatch.setattr("alnb.session.session.Session.fit", None)  # nothing is trained again
+    assert run(*command) == 0
+    assert curve.read_text() == before
+
+
+def test_runs_with_other_settings_get_folders_of_their_own(
+    tmp_path, small_phantom, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for strategy, steps in (("random", 1), ("random", 2), ("strided", 1)):
+        run("run", "--budget", 2, "--rounds", 1, "--strategy", strategy, "--steps", steps)
+    assert len(list(tmp_path.glob("alnb-runs/*"))) == 3
+    assert "curve:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "2000%"], "budget"),
+        (["--strategy", "coresett"], "Did you mean 'coreset'"),
+        (["--data", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--pool", "first"], "not a range"),
+        (["--pool", "900-950"], "No patient"),
+        (["--val", "1-2"], "needs --pool"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line_without_a_traceback(
+    tmp_path, small_phantom, monkeypatch, capsys, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("run", *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+
+
+def test_a_split_by_patient_numbers_is_taken_as_given(tmp_path, small_phantom, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    split = ("--pool", "1-3", "--val", "4-4", "--test", "5-6")
+    assert run("run", "--budget", 2, "--rounds", 1, "--steps", 1, *split) == 0
+    assert "of 3 patients, validation 1, test 2" in capsys.readouterr().out
+
+
+def test_export_writes_what_a_project_holds(tmp_path, project, small_phantom, capsys):
+    session = project()
+    session.ask(1)
+    session.draw(session.queue[0], Stroke(((5.0, 5.0), (9.0, 9.0)), 1))
+    session.submit(session.queue[0])
+    session.close()
+    assert run("export", session.folder, tmp_path / "out") == 0
+    written = capsys.readouterr().out.split()
+    assert len(written) == 1
+    assert written[0].endswith("_labels.nii.gz")
+    assert run("export", tmp_path / "empty", tmp_path / "out") == 2
+
+
+def test_the_working_copy_opens_the_project_it_lies_in_and_is_never_overwritten(tmp_path):
+    copy = cli.working_copy(tmp_path / "p", str(tmp_path))
+    first = next(
+        c for c in nbformat.read(copy, 4).cells if "alnb-settings" in c.metadata.get("tags", [])
+    )
+    names = {}
+    settings = [line for line in first.source.splitlines() if re.match("(PROJECT|DATA) =", line)]
+    exec("\n".join(settings), names)
+    assert names["PROJECT"] == "."
+    assert names["DATA"] == str(tmp_path)
+    copy.write_text(json.dumps({"mine": True}))
+    assert cli.working_copy(tmp_path / "p", None) == copy
+    assert json.loads(copy.read_text()) == {"mine": True}
+
+
+def test_doctor_names_what_is_missing(monkeypatch, capsys):
+    assert run("doctor") == 0
+    assert "all is well" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "_extensions", set)
+    monkeypatch.setitem(cli._FLOORS, "torch", "99")
+    assert run("doctor") == 1
+    out = capsys.readouterr().out
+    assert "at least 99 is needed" in out
+    assert "widgets will not show" in out
+
+
+def test_strategies_prints_every_name(capsys):
+    from alnb.strategies import STRATEGIES
+
+    assert run("strategies") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(STRATEGIES)
