@@ -173,7 +173,7 @@ def _loop(distance: Distance, rng: np.random.Generator) -> Path:
 
 def _stray(distance: Distance, length: float, rng: np.random.Generator) -> Path:
     """A gently bending line of about `length` pixels, far from the foreground."""
-    enough = min(FAR, 0.7 * float(distance[np.isfinite(distance)].max(initial=FAR)))
+    enough = min(FAR, 0.7 * float(distance.max()))
     places = np.argwhere(distance >= enough)
     best: Path = places[rng.integers(len(places))][None] + 0.5
     for _ in range(12):

@@ -50,7 +50,7 @@ def colouring(data: EmbeddingData, by: ColourBy) -> Colouring:
         return _steps(codes, (UNLABELLED, LABELLED, ASKED), ("unlabelled", "labelled", "asked"))
     if by == "round":
         last = int(data.round.max(initial=NEVER))
-        names = ["not asked", *(f"round {number}" for number in range(last + 1))]
+        names = ["not asked", *(f"round {number + 1}" for number in range(last + 1))]
         return _steps(data.round + 1, (UNLABELLED, *_sequence(last + 1)), names)
     groups = data.patient if by == "patient" else data.volume
     code = {name: place for place, name in enumerate(dict.fromkeys(groups.tolist()))}

@@ -103,7 +103,7 @@ def _status(data: EmbeddingData) -> list[str]:
     for labelled, number, asked in zip(
         data.labelled.tolist(), data.round.tolist(), data.asked.tolist(), strict=True
     ):
-        when = f", asked in round {number}" if number != NEVER else ""
+        when = f", asked in round {number + 1}" if number != NEVER else ""
         place = f" as number {asked}" if asked else ""
         words.append(("labelled" if labelled else "unlabelled") + when + place)
     return words

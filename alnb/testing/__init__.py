@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alnb.testing.cohort import check_cohort as check_cohort
 from alnb.testing.learner import check_learner as check_learner
 from alnb.testing.strategy import ContractBroken as ContractBroken
 from alnb.testing.strategy import check_strategy as check_strategy

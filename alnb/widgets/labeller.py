@@ -374,9 +374,7 @@ class Labeller:
         finally:
             self._choosing = False
             self._refresh()
-        self._line = Line(
-            f"Round {opened.number + 1}: {len(opened.query)} chosen by {opened.strategy}.", "good"
-        )
+        self._line = Line(f"Round {opened.number + 1}: {len(opened.query)} to label.", "good")
         if self.session.pending:
             line = self._line
             self.show(self.session.pending[0])

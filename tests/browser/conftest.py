@@ -11,7 +11,8 @@ What a browser test gets
   AssertionError with the text of the first cell error. ``wait=False`` returns at once.
 - ``notebook.kernel(code)`` runs code in the kernel, beside the cells, and returns what it printed;
   ``notebook.start(code)`` does not wait.
-- ``notebook.restart()`` restarts the kernel; ``notebook.kill()`` kills it with SIGKILL.
+- ``notebook.restart()`` restarts the kernel; ``notebook.kill()`` kills it with SIGKILL,
+  and ``notebook.revived()`` then waits for the one the server starts in its place.
 - ``notebook.reload()`` reloads the page as a person would.
 - ``notebook.canvas`` is the locator of the slice canvas; ``notebook.wait_for_view()`` waits until
   it shows a slice and is connected; ``notebook.at(row, col)`` is the (x, y) on the page of a place
@@ -262,6 +263,11 @@ class Notebook:
 
     def kill(self, pid: int | None = None) -> None:
         os.kill(pid or self.pid(), signal.SIGKILL)
+
+    def revived(self) -> None:
+        """After a kill: wait for the server's new kernel and close the host's notice of it."""
+        self.page.locator(".jp-Dialog .jp-mod-accept").click(timeout=30_000)
+        self.wait_idle()
 
     def reload(self) -> None:
         self.page.evaluate(
