@@ -137,7 +137,9 @@ def _near(points: Floats64, radius: float, window: Window) -> NDArray[np.bool_]:
         away_r = (row + 0.5 - start[part, 0, None])[:, :, None]
         away_c = (col + 0.5 - start[part, 1, None])[:, None, :]
         along_r, along_c = along[part, 0, None, None], along[part, 1, None, None]
-        place = (away_r * along_r + away_c * along_c) / length2[part, None, None]
+        # a segment shorter than floats can square has an end where its distance is least
+        with np.errstate(over="ignore"):
+            place = (away_r * along_r + away_c * along_c) / length2[part, None, None]
         np.clip(place, 0.0, 1.0, out=place)
         gap_r = away_r - place * along_r
         gap_c = away_c - place * along_c
@@ -172,7 +174,7 @@ def _within(
 
     A segment that misses it has enter > leave. (Clipping by slabs, one axis at a time.)
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         first = (low - start) / along
         second = (high - start) / along
     flat = along == 0

@@ -80,6 +80,16 @@ def test_raster_equals_a_per_pixel_reference(drawn):
     np.testing.assert_array_equal(base, before)
 
 
+@pytest.mark.parametrize("short", [2.2250738585e-313, 1e-170, 1e-161, 1e-155])
+def test_a_stroke_shorter_than_floats_can_square_is_a_dot(short):
+    stroke = Stroke(points=((4.0, 4.0), (4.0 * short, 4.0 + short), (short, 0.0)), label=1)
+    dot = Stroke(points=((0.0, 0.0), (0.0, short)), label=1)
+    for drawn in ([stroke], [dot]):
+        np.testing.assert_array_equal(
+            rasterize(drawn, unlabelled(SHAPE)), naive(drawn, unlabelled(SHAPE))
+        )
+
+
 @settings(deadline=None)
 @given(strokes)
 def test_nothing_changes_outside_the_bounds(stroke):
