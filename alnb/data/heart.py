@@ -144,7 +144,7 @@ class Beat:
         """(Z, H, W): RV 1, myocardium 2, LV 3, in ventricles only."""
         ventricle = (self.u >= 0) & (self.u < 1)
         label = np.zeros(self.u.shape, dtype=np.uint8)
-        label[(self.level >= 0) & (self.rv > 0)] = RV
+        label[(self.level >= 0) & (self.rv > 0) & (self.rho >= self.outer)] = RV
         label[ventricle & (self.rho < self.outer)] = MYOCARDIUM
         label[ventricle & (self.rho < self.inner)] = LV
         return label
