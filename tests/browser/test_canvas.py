@@ -56,22 +56,12 @@ SEEN = """() => { const c = document.querySelector('.alnb-stage canvas');
     return [c.height, c.width, Array.from(c.getContext('2d')
         .getImageData(0, 0, c.width, c.height).data)]; }"""
 TIMER = """() => {
-    const c = document.querySelector('.alnb-stage canvas');
-    window.delays = []; window.missed = 0; window.arrived = []; window.read = [];
-    window.addEventListener('pointermove', e => {
-        if (e.buttons) window.arrived.push(performance.now() - e.timeStamp);
-    }, true);
-    c.addEventListener('pointermove', e => {
-        if (!e.buttons) return;
-        window.delays.push(performance.now() - e.timeStamp);
-        const t = performance.now();
-        const r = c.getBoundingClientRect();
-        const x = (e.clientX - r.left) / r.width * c.width;
-        const y = (e.clientY - r.top) / r.height * c.height;
-        const [red, green, blue] = c.getContext('2d').getImageData(x, y, 1, 1).data;
-        if (Math.abs(red - blue) + Math.abs(red - green) < 12) window.missed++;
-        window.read.push(performance.now() - t);
-    });
+    window.delays = []; window.arrived = [];
+    const record = list => e => {
+        if (e.buttons) window[list].push(performance.now() - e.timeStamp);
+    };
+    window.addEventListener('pointermove', record('arrived'), true);
+    document.querySelector('.alnb-stage canvas').addEventListener('pointermove', record('delays'));
 }"""
 
 
@@ -194,27 +184,25 @@ def test_wheel_browses_and_zooms_only_while_the_canvas_has_the_focus(notebook, t
 
 
 def measured(notebook, name):
-    """p95 of event to pixel in ms, and of the view's own share of it, for a drag of 120 moves."""
-    notebook.page.evaluate(
-        "() => { for (const k of ['delays', 'arrived', 'read']) window[k] = []; window.missed = 0; }"
-    )
-    places = [notebook.at(20 + 0.4 * i, 40 + 20 * np.sin(i / 9)) for i in range(120)]
+    """Print event to pixel in ms, and the view's own share of it, for a drag of 120 moves."""
+    notebook.page.evaluate("() => { window.delays = []; window.arrived = []; }")
+    path = [(25 + 0.4 * i, 45 + 18 * np.sin(i / 9)) for i in range(120)]
+    places = [notebook.at(*point) for point in path]
+    before = seen(notebook)
     notebook.page.mouse.move(*places[0])
     notebook.page.mouse.down()
     for place in places:
         notebook.page.mouse.move(*place)
         time.sleep(0.012)
+    delays, arrived = notebook.page.evaluate("() => [window.delays, window.arrived]")
+    painted = (seen(notebook) != before).any(axis=2)
     notebook.page.mouse.up()
-    delays, arrived, read, missed = notebook.page.evaluate(
-        "() => [window.delays, window.arrived, window.read, window.missed]"
-    )
-    own = np.array(delays) - np.array(arrived)
-    print(f"\nevent to pixel, {name} ({len(delays)} moves):")  # noqa: T201
-    for what, times in (("whole", delays), ("ours", own), ("browser", arrived), ("probe", read)):
-        p50, p95 = np.percentile(times, [50, 95])
-        print(f"  {what}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, max {max(times):.2f}")  # noqa: T201
+    assert all(painted[int(row), int(col)] for row, col in path), "the pen was not followed"
     assert len(delays) > 20
-    assert missed == 0, "a pen position was not painted when its event was over"
+    own = np.array(delays) - np.array(arrived)
+    for what, times in (("event to pixel", delays), ("of that the view's own share", own)):
+        p50, p95 = np.percentile(times, [50, 95])
+        print(f"\n{name}, {what}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, max {max(times):.2f} ms")  # noqa: T201
 
 
 def test_ink_follows_the_pen_also_while_a_cell_blocks_the_kernel(notebook, tmp_path):
@@ -222,10 +210,12 @@ def test_ink_follows_the_pen_also_while_a_cell_blocks_the_kernel(notebook, tmp_p
     notebook.page.evaluate(TIMER)
     measured(notebook, "idle")
     notebook.saved()
+    notebook.page.keyboard.press("2")
     notebook.start("import time\nend = time.time() + 5\nwhile time.time() < end: pass")
-    time.sleep(0.3)
+    time.sleep(0.2)
     measured(notebook, "blocking cell")
     notebook.saved(30)
+    notebook.page.keyboard.press("3")
     notebook.start("session.submit(view.here)\njob = session.fit_in_background()")
     time.sleep(0.3)
     measured(notebook, "training")
@@ -271,20 +261,19 @@ def test_strokes_drawn_without_a_kernel_are_sent_when_it_is_back(notebook, tmp_p
     print(f"\nkilled kernel shown after {shown:.1f} s")  # noqa: T201
     assert shown < 3.5
     assert "strokes are not saved" in notebook.text(".alnb-banner")
+    notebook.revived()  # the host's notice of it would take the mouse
     notebook.stroke([(70, 20), (70, 60)])
     notebook.wait_text(".alnb-saved", "1 stroke not saved yet")
     notebook.screenshot("no-kernel")
-    notebook.revived()
     notebook.run_all()
     notebook.wait_for_view()
     notebook.saved()
     assert len(strokes(notebook, here)) == 2
     # and across a reload of the page, with the kernel gone in between
     notebook.kill()
-    notebook.page.wait_for_selector(".alnb-banner[data-tone=error]", timeout=10_000)
+    notebook.revived()
     notebook.stroke([(20, 70), (60, 80)])
     notebook.wait_text(".alnb-saved", "1 stroke not saved yet")
-    notebook.revived()
     notebook.reload()
     notebook.run_all()
     notebook.wait_for_view()
@@ -327,6 +316,7 @@ def test_the_obvious_next_act_leads_through_a_round(notebook, tmp_path):
         " {theme: 'JupyterLab Dark'})"
     )
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
+    notebook.canvas.wait_for(state="visible")
     notebook.stroke([(30, 20), (50, 35)])
     notebook.saved()
     notebook.screenshot("dark")

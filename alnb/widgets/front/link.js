@@ -1,8 +1,8 @@
 // The link to the kernel: strokes leave once, are repeated until they are acknowledged, and outlive
 // a reload of the page. Nothing counts as saved before the kernel has said so.
 
-const PING_MS = 700; // a dead kernel must show within three seconds
-const LOST_MS = 1900;
+const PING_MS = 600; // a dead kernel must show within three seconds
+const LOST_MS = 1700;
 const FIRST_RETRY_MS = 2500;
 const LONGEST_RETRY_MS = 15000;
 
