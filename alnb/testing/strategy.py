@@ -12,7 +12,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from alnb.errors import AlnbError, ColdStart, PoolExhausted
+from alnb.errors import AlnbError, ColdStart
 from alnb.protocols import Strategy
 from alnb.records import ItemId, Selection, Unit
 from alnb.rng import stream
@@ -61,11 +61,12 @@ def check_strategy(
 ) -> None:
     """Ask `strategy` many small questions; ContractBroken lists every rule that it breaks.
 
+    A session checks that n items are left before it asks, so a strategy need not.
+
     - It returns a Selection of n distinct rows, all of them candidates; n = K returns all.
     - Scores and rows are as long as each other; a missing score is NaN. Larger means sooner.
     - The same state of `rng` gives the same answer; global random state is left alone.
     - The snapshot is read, never written.
-    - Asked for more than there is, it raises PoolExhausted.
     - It works while nothing is labelled and no model is fitted, or raises ColdStart; and it works
       when labelled rows stay candidates.
     - If the answer does not depend on `rng`, writing the pool down in another order changes
@@ -93,7 +94,6 @@ def _breaches(strategy: Strategy, unit: Unit, seed: int) -> Iterator[Breach]:
     # What fails on plain questions would only fail again, less clearly.
     if not found:
         question = next(_questions(unit, seed))
-        yield from _too_many(strategy, question)
         yield from _permuted(strategy, question)
 
 
@@ -237,24 +237,6 @@ def _same(one: Selection, other: Selection) -> bool:
         np.array_equal(one.rows, other.rows)
         and np.array_equal(one.scores, other.scores, equal_nan=True)
         and one.origin == other.origin
-    )
-
-
-def _too_many(strategy: Strategy, question: _Question) -> Iterator[Breach]:
-    toy = question.make()
-    n = len(toy.candidates) + 1
-    try:
-        strategy.select(toy, n, rng=stream(question.seed, "check"))
-    except PoolExhausted:
-        return
-    except Exception as error:
-        found = f"it raised {type(error).__name__}: {error}"
-    else:
-        found = "it answered"
-    yield Breach(
-        "raise PoolExhausted when more is asked for than there is",
-        f"{found} ({question.setting}, n = {n}, {n - 1} candidates).",
-        "Begin with alnb.strategies.common.candidates_for(snapshot, n).",
     )
 
 

@@ -120,12 +120,6 @@ class FailsOnTheWholePool(Broken):
         return super().select(snapshot, n, rng=rng)
 
 
-class IgnoresTheSize(Broken):
-    def select(self, snapshot, n, *, rng):
-        n = min(n, len(snapshot.candidates))
-        return super().select(snapshot, n, rng=rng)
-
-
 class ReturnsAList(Broken):
     def select(self, snapshot, n, *, rng):
         return super().select(snapshot, n, rng=rng).rows.tolist()
@@ -257,7 +251,6 @@ PLANTED = {
     RepeatsItself: r"rows are distinct: row \d+ came \d+ times",
     ReturnsTooFew: r"as many rows as are asked for: \d+ came back \(slice pool, n = 17",
     FailsOnTheWholePool: r"answer, or raise ColdStart.*IndexError: index out of range .*n = 17",
-    IgnoresTheSize: r"raise PoolExhausted.*it answered \(slice pool, n = 18, 17 candidates",
     ReturnsAList: "return a Selection: it returned list",
     ReturnsFloatRows: "1-D array of integers: they have shape .* and type float64",
     ReturnsAllScores: r"one score per row: scores have shape \(22,\)",

@@ -1,0 +1,53 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import alnb
+from alnb.strategies import STRATEGIES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+def test_the_table_of_strategies_names_all_of_them_and_no_other():
+    table = README[README.index("| name | asks for") : README.index("A strategy of your own")]
+    named = re.findall(r"`([a-z_]+)`", table)
+    assert named == [n for n in named if n in STRATEGIES]
+    assert sorted(named) == sorted(STRATEGIES)
+
+
+def test_the_strategy_of_the_readme_keeps_the_contract_and_opens_a_session(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [b for b in BLOCKS if "check_strategy(Middle())" in b]
+    names: dict[str, object] = {}
+    exec(code, names)
+    session = names["session"]
+    assert session.ask(4).strategy.startswith("PerVolume(")
+    session.close()
+
+
+def test_the_loop_of_the_readme_runs(tmp_path, monkeypatch, hearts, project):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [b for b in BLOCKS if "session.ask(6)" in b]
+    session = project()
+    exec(code, {"alnb": alnb, "session": session})
+    assert len(session.labelled) == 6
+    assert list((tmp_path / "labels").glob("*_labels.nii.gz"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "alnb").rglob("*.py")), ids=lambda p: p.stem)
+def test_no_sink_that_runs_what_a_file_says(path):
+    banned = (
+        r"\bHTML\(|HTMLMath\(|\bMarkdown\(|tqdm\.notebook|allow_pickle=True|weights_only=False"
+        r"|\bpickle\.load|yaml\.load\(|extractall|innerHTML"
+    )
+    assert not re.search(banned, path.read_text())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "alnb").rglob("*.js")), ids=lambda p: p.stem)
+def test_scripts_of_the_page_set_text_only(path):
+    text = path.read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text)
+    assert not re.search(r"https?://(?!www\.w3\.org/)", text), "nothing is fetched from outside"
