@@ -91,7 +91,7 @@ class ScribbleCanvas:
         self.met_booster = False
         self.layers = ipycanvas.MultiCanvas(LAYERS, width=256, height=256)
         self.booster = Booster(target=self.layers.model_id, project=project)
-        self.booster.on_msg(self._receive)
+        self.booster.on_msg(self.receive)
         self.plain = Plain(self.layers, self._classes, handlers, lambda: not self.met_booster)
         stage = ipywidgets.Box([self.layers])
         stage.add_class("alnb-stage")
@@ -149,7 +149,8 @@ class ScribbleCanvas:
         self.plain.close()
 
     def _send(self, content: dict[str, Any], buffers: list[bytes] | None = None) -> None:
-        self.booster.send(content, buffers)
+        if self.met_booster:  # before the first hello nobody listens; the hello asks for everything
+            self.booster.send(content, buffers)
 
     def _difference(
         self, slice_id: SliceId, labels: LabelMap
@@ -166,7 +167,8 @@ class ScribbleCanvas:
 
     # ---- from the browser ----
 
-    def _receive(self, _: object, content: Any, buffers: Sequence[Any]) -> None:
+    def receive(self, _: object, content: Any, buffers: Sequence[Any]) -> None:
+        """Handle one message of the booster: hello, ping, stroke or act."""
         try:
             match content.get("kind"):
                 case "stroke":

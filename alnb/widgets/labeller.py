@@ -148,6 +148,7 @@ class Labeller:
             flip=self._flip,
             editable=editable,
             title=slice_id.volume,
+            reason=_reason(session, slice_id),
             why=why,
             home=bool(queue),
         )
@@ -262,6 +263,7 @@ class Labeller:
 
     def _stroke(self, slice_id: SliceId, stroke: Stroke) -> bool:
         fresh = self.session.draw(slice_id, stroke)
+        self._line = None
         self._tick(slice_id, time.time())
         return fresh
 
@@ -404,11 +406,15 @@ class Labeller:
         if what == "model":
             self._worker.soon("proposal", self._propose)
         elif what == "closed":
-            self._say(
-                Line("The project was opened again elsewhere. Use that view, not this.", "error")
-            )
+            self._worker.soon("closed", self._closed)
         elif self.session.job is not None and not self.session.job.running:
             self._worker.soon("ended", self._ended)
+
+    def _closed(self) -> None:
+        words = "The project was closed, or opened again in another view. Nothing is lost."
+        if self._here is not None:
+            self.show(self._here)
+        self._say(Line(words, "error"))
 
     def _ink(self) -> None:
         here = self._here
@@ -465,6 +471,24 @@ def _project(session: Session) -> str:
     """Names the project for the browser's memory, without saying where it lies."""
     first = next(iter(session.journal.entries()))
     return hashlib.sha256(f"{session.folder}|{first.at}".encode()).hexdigest()[:16]
+
+
+def _reason(session: Session, slice_id: SliceId) -> str:
+    """Why this slice is asked: its round, its score and its origin, as far as they are known."""
+    asked = session.round
+    if asked is None:
+        return ""
+    row_of = dict(zip(session.pool.ids, session.pool.slices, strict=True))
+    place = next((i for i, item in enumerate(asked.query) if slice_id in row_of[item]), None)
+    if place is None:
+        return ""
+    words = {"control": "drawn at random as a control", "again": "asked again"}
+    words["person"] = "added by hand"
+    score, origin = asked.scores[place], asked.origin[place] if asked.origin else ""
+    parts = [f"round {asked.number + 1}"]
+    parts += [] if score is None else [f"score {score:.3g}"]
+    parts += [words[origin]] if origin in words else []
+    return " · ".join(parts)
 
 
 def _first(session: Session) -> SliceId | None:

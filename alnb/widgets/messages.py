@@ -57,7 +57,8 @@ class Scene:
     aspect : (row, col) size of a pixel in mm.
     flip : (rows, cols) whether the display runs against storage order.
     editable : whether strokes are taken here.
-    title, why : the volume's name, and a sentence if this slice is not one that was asked.
+    title, reason : the volume's name, and in a few words why the slice is asked.
+    why : a sentence if this slice is not one that was asked.
     home : whether there is a query to go back to.
     """
 
@@ -69,6 +70,7 @@ class Scene:
     flip: tuple[bool, bool] = (False, False)
     editable: bool = True
     title: str = ""
+    reason: str = ""
     why: str = ""
     home: bool = False
 
@@ -81,6 +83,7 @@ class Scene:
             "flip": list(self.flip),
             "editable": self.editable,
             "title": self.title,
+            "reason": self.reason,
             "why": self.why,
             "home": self.home,
         }

@@ -1,7 +1,7 @@
 """The kernel-drawn fallback: for hosts where the booster's module does not come up.
 
-Each pen move is a round trip here, so it is slower than the booster (INTERFACE numbers: 6 to 40
-ms); nothing is lost, because the same strokes go the same way to disk.
+Each pen move is a round trip to the kernel here, so the ink trails the pen; nothing is lost,
+because the same strokes go the same way to disk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def grey(scene: Scene) -> NDArray[np.uint8]:
     view = scene.view
     low, high = view.window
     values = view.bounds[0] + view.pixels * ((view.bounds[1] - view.bounds[0]) / 65535)
-    return np.clip((values - low) * (255 / max(high - low, 1e-9)), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(
+        (values - low) * (255 / max(high - low, 1e-9)), 0, 255
+    ).astype(np.uint8)
+    return pixels
 
 
 class Plain:

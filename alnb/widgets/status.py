@@ -77,7 +77,10 @@ class Situation:
 
 
 def acts(now: Situation) -> tuple[Act, ...]:
-    """The buttons of a situation; exactly one is primary, unless nothing can be done."""
+    """The buttons of a situation; at most one is primary.
+
+    It can be pressed, or it is the submit of a slice that waits for its first stroke.
+    """
     if now.locked:
         return ()
     unfinished = now.asked and now.status in ("open", "edited")
@@ -90,7 +93,7 @@ def acts(now: Situation) -> tuple[Act, ...]:
         buttons.append(train)
     if not now.pending or not now.asked:
         buttons.append(_ask(now, ready))
-    primary = _primary(now, [button for button in buttons if button.enabled])
+    primary = _primary(now, buttons)
     return tuple(
         Act(b.act, b.label, b.hint, primary=b is primary, enabled=b.enabled) for b in buttons
     )
@@ -117,14 +120,15 @@ def _ask(now: Situation, ready: bool) -> Act:
     return Act("ask", label, hint, enabled=ready and n > 0)
 
 
-def _primary(now: Situation, enabled: list[Act]) -> Act | None:
+def _primary(now: Situation, buttons: list[Act]) -> Act | None:
     """The obvious next act: finish this slice, go on, train, ask. In this order."""
     wish = ["submit"] if now.ink else ["accept"]
     wish += ["next_open"] if now.pending else []
     wish += ["train"] if now.untrained and not now.pending else []
     wish += ["ask"]
-    found = {button.act: button for button in enabled}
-    return next((found[name] for name in wish if name in found), None)
+    ready = {button.act: button for button in buttons if button.enabled}
+    waiting = [button for button in buttons if button.act == "submit" and now.asked]
+    return next((ready[name] for name in wish if name in ready), next(iter(waiting), None))
 
 
 def hint(now: Situation) -> Line:

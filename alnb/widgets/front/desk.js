@@ -274,7 +274,8 @@ class Desk {
   entered() {
     const { scene } = this.painter;
     this.title.textContent = scene.title;
-    this.where.textContent = `slice ${scene.slice.index + 1} of ${scene.depth}`;
+    const place = `slice ${scene.slice.index + 1} of ${scene.depth}`;
+    this.where.textContent = [place, scene.reason].filter(Boolean).join(" · ");
     this.peek.hidden = scene.editable;
     this.peek.firstChild.textContent = scene.why;
     this.home.hidden = !scene.home;
