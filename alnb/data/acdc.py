@@ -15,8 +15,10 @@ second end-systole (ES).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +59,6 @@ def acdc(
     """
     folder = folder_at(root)
     found = scan(folder, (".h5", ".nii", ".nii.gz"))
-    problems = found.problems
     frames = _frames(found.files, patients)
     if not frames:
         raise BadInput(
@@ -66,27 +67,22 @@ def acdc(
             + (" of the patients asked for." if patients is not None else ".")
         )
     cache = ArrayCache()
-    volumes: dict[str, Volume] = {}
-    for number, by_frame in sorted(frames.items()):
-        phases = dict(zip(sorted(by_frame), ("ED", "ES"), strict=False))
-        for frame in sorted(by_frame):
-            files = by_frame[frame]
-            try:
-                volume = _volume(
-                    _Files(
-                        folder,
-                        f"patient{number:03d}",
-                        phases.get(frame, f"frame{frame:02d}"),
-                        frame,
-                        files,
-                        budget,
-                    ),
-                    cache,
-                )
-            except BadInput as error:
-                problems.append(str(error))
-            else:
-                volumes[volume.name] = volume
+    asked = [
+        _Files(folder, f"patient{number:03d}", phase, frame, by_frame[frame], budget)
+        for number, by_frame in sorted(frames.items())
+        for frame, phase in _phases(by_frame)
+    ]
+
+    def tried(files: _Files) -> Volume | str:
+        try:
+            return _volume(files, cache)
+        except BadInput as error:
+            return str(error)
+
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as threads:
+        results = list(threads.map(tried, asked))
+    problems = [*found.problems, *(result for result in results if isinstance(result, str))]
+    volumes = {result.name: result for result in results if isinstance(result, Volume)}
     if not volumes:
         raise BadInput(f"{shown(folder)} holds no ACDC volume that can be used. {problems[0]}")
     return Cohort("ACDC", volumes, CLASSES, _split(volumes), tuple(problems))
@@ -114,6 +110,12 @@ class _Files:
     frame: int
     paths: dict[str, Path]
     budget: int
+
+
+def _phases(frames: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """Frames in order of time: ED, ES, and any further one by its number."""
+    for place, frame in enumerate(sorted(frames)):
+        yield frame, ("ED", "ES")[place] if place < 2 else f"frame{frame:02d}"
 
 
 def _frames(
@@ -207,7 +209,7 @@ class H5File:
 
         whole = regular(self.path, self.root)
         try:
-            with h5py.File(whole, "r", locking=False) as file:
+            with h5py.File(whole, "r", locking="best-effort") as file:
                 yield file
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             if isinstance(error, BadInput):

@@ -45,8 +45,8 @@ def folder_at(path: str | Path) -> Path:
 def scan(root: Path, endings: tuple[str, ...]) -> Found:
     """Regular files below `root` whose names end in one of `endings`, in natural order.
 
-    Links, pipes, devices and names that are not UTF-8 are passed over and named; hidden files are
-    passed over. BadInput for a folder with more than 200,000 entries.
+    Links, pipes, devices and names that are not UTF-8 are passed over and named, hidden folders
+    without a word. BadInput for a folder with more than 200,000 entries.
     """
     found = Found()
     left = ENTRIES
@@ -73,9 +73,11 @@ def _walk(folder: Path, found: Found, depth: int) -> Iterator[os.DirEntry[str]]:
         found.problems.append(f"{shown(folder)}: cannot be listed ({error.strerror}).")
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        folder_like = entry.is_dir(follow_symlinks=False)
+        # "._x.nii" is what macOS leaves beside x.nii
+        if entry.name.startswith("." if folder_like else "._"):
             continue
-        if entry.is_dir(follow_symlinks=False):
+        if folder_like:
             if depth < DEPTH:
                 yield from _walk(Path(entry.path), found, depth + 1)
             else:

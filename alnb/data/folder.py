@@ -221,18 +221,17 @@ def _role(relative: Path) -> tuple[str, Key, str]:
 
 def _join_channels(by_role: _Sorted, root: Path, problems: list[str]) -> None:
     """An image x_0000 with a label map x is the first of several channels of x."""
-    for key in list(by_role.image):
+    joined: dict[Key, Path] = {}
+    for key, path in by_role.image.items():
         match = CHANNEL.search(key[1])
-        if match is None or key in by_role.reference:
-            continue
-        plain = key[0], key[1][: match.start()]
-        if plain not in by_role.reference or plain in by_role.image:
-            continue
-        path = by_role.image.pop(key)
-        if int(match[1]):
-            problems.append(f"{shown(path, root)}: is a further channel; the first one is used.")
+        plain = (key[0], key[1][: match.start()]) if match else key
+        if plain == key or key in by_role.reference or plain not in by_role.reference:
+            joined[key] = path
+        elif plain not in joined and plain not in by_role.image:
+            joined[plain] = path
         else:
-            by_role.image[plain] = path
+            problems.append(f"{shown(path, root)}: is a further channel; the first one is used.")
+    by_role.image = joined
 
 
 def _name(cases: list[Case], problems: list[str]) -> None:
@@ -341,11 +340,11 @@ def _invented_classes(cases: list[Case]) -> tuple[str, ...]:
     top = max(masks - {IGNORE}, default=0)
     scribbles = Counter(case.drawn[0] for case in usable if case.drawn)
     if not masks and scribbles:
-        codes = {code for case in usable for code in case.drawn} - {IGNORE}
-        # nearly all of a scribbled image is unlabelled
+        # nearly all of a scribbled image is unlabelled, by the code after that of the last class
+        highest = max((code for case in usable for code in case.drawn if code != IGNORE), default=0)
         silent = scribbles.most_common(1)[0][0]
-        top = max(codes - {silent} if silent == max(codes) else codes)
-    if top == 0:
+        top = highest - 1 if silent == highest else highest
+    if top < 1:
         return ("background", "foreground")
     return ("background", *(f"class {code}" for code in range(1, top + 1)))
 

@@ -30,7 +30,7 @@ BUDGET = 2 << 30
 TAIL = 1 << 20
 # deflate cannot expand a byte to more than 1032
 EXPANSION = 1032
-SMALLEST_MM, LARGEST_MM = 0.01, 50.0
+SMALLEST_MM, LARGEST_MM = 0.01, 50
 SAME_MM = 1e-3
 KINDS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
          1024: "i8", 1280: "u8"}  # fmt: skip
