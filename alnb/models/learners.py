@@ -73,7 +73,7 @@ class SingleNet:
     recipe: Recipe = field(default_factory=Recipe)
     loss: str | Loss = "alnb.losses.mixed:mixed_loss"
     channels: tuple[int, ...] = CHANNELS
-    residual_units: int = 0
+    residual_units: int = 2
     device: str | None = None
     unit: Literal["slice"] = field(default="slice", init=False)
     _model: _Model | None = field(default=None, init=False, repr=False, compare=False)
@@ -96,6 +96,8 @@ class SingleNet:
         stopped: Callable[[], bool] = never,
     ) -> FitReport:
         """Learn from slices (H, W) of any sizes; `stopped` is honoured within one step.
+
+        A slice without any labelled pixel takes no part: batch statistics would let it be heard.
 
         ColdStart if no pixel is labelled. FloatingPointError if it diverges before its first step.
         """
@@ -224,22 +226,27 @@ class _Samples:
     def prepare(
         cls, train: TrainSet, size: int, device: torch.device, far_background: bool
     ) -> _Samples:
+        drawn = [
+            row
+            for row, (target, weight) in enumerate(zip(train.targets, train.weight, strict=True))
+            if weight > 0 and (target != IGNORE).any()
+        ]
+        if not drawn:
+            raise ColdStart(f"None of the {len(train.targets)} training slices has a label.")
         images, targets, whole = [], [], []
-        for image, target in zip(train.images, train.targets, strict=True):
+        for row in drawn:
+            image, target = train.images[row], train.targets[row]
             frame = Frame(target.shape[0], target.shape[1], size)
             known = bool((target != IGNORE).all())
             label = frame.target(target)
             images.append(frame.images(torch.as_tensor(image)[None, None])[0])
             targets.append(with_far_background(label) if far_background and not known else label)
             whole.append(known)
-        stack = np.stack(targets) if targets else np.full((1, 1, 1), IGNORE, np.uint8)
-        if (stack == IGNORE).all():
-            raise ColdStart(f"None of the {len(targets)} training slices has a labelled pixel.")
         return cls(
             torch.stack(images).to(device),
-            torch.from_numpy(stack).to(device),
+            torch.from_numpy(np.stack(targets)).to(device),
             torch.tensor(whole),
-            np.repeat(np.arange(len(targets)), train.weight),
+            np.repeat(np.arange(len(drawn)), train.weight[drawn]),
         )
 
     def draw(

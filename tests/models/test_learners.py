@@ -18,7 +18,8 @@ from alnb.testing.learner import check_learner, toy_train_set
 
 
 def tiny(**changes):
-    return SingleNet(**{"size": 32, "steps": 4, "channels": (4, 8, 16), **changes})
+    small = {"size": 32, "steps": 4, "channels": (4, 8, 16), "residual_units": 0}
+    return SingleNet(**(small | changes))
 
 
 def rng(seed=0):
@@ -203,6 +204,8 @@ def test_nothing_labelled_is_a_cold_start():
     silent = tuple(np.full_like(target, IGNORE) for target in train.targets)
     with pytest.raises(ColdStart, match="None of the 4"):
         tiny().fit(replace(train, targets=silent), rng=rng())
+    with pytest.raises(ColdStart, match="None of the 4"):
+        tiny().fit(replace(train, weight=np.zeros(4, int)), rng=rng())
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_both_values():
