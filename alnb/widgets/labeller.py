@@ -29,6 +29,7 @@ from alnb.store.events import (
 from alnb.widgets import status
 from alnb.widgets.canvas import Handlers, ScribbleCanvas
 from alnb.widgets.imaging import Imaging
+from alnb.widgets.ink import Inks
 from alnb.widgets.messages import Scene, read_slice, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.worker import Worker
@@ -64,6 +65,7 @@ class Labeller:
         self._flip = flip
         self._lock = threading.RLock()
         self._imaging = Imaging(session.cohort)
+        self._inks = Inks(session)
         self._here: SliceId | None = None
         self._proposed: tuple[SliceId, LabelMap, str] | None = None
         self._ticks: dict[SliceId, list[float]] = {}
@@ -73,7 +75,7 @@ class Labeller:
         self._worker = Worker(self.report)
         handlers = Handlers(
             stroke=self._stroke,
-            raster=session.raster,
+            raster=self._inks.raster,
             act=self._act,
             hello=self._hello,
             ping=self._ping,
@@ -141,7 +143,7 @@ class Labeller:
             why = "Not in the query. What you submit here joins it."
         return Scene(
             view=view,
-            ink=session.raster(slice_id),
+            ink=self._inks.raster(slice_id),
             proposal=None if shown is None else shown[1],
             depth=volume.shape[0],
             aspect=session.cohort.pixel_mm(slice_id),
@@ -295,7 +297,7 @@ class Labeller:
         slice_id = read_slice(details["slice"])
         self._tick(slice_id, time.time())
         act(slice_id)
-        self.canvas.ink(slice_id, self.session.raster(slice_id))
+        self.canvas.ink(slice_id, self._inks.raster(slice_id))
         self._refresh()
 
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:
@@ -419,7 +421,7 @@ class Labeller:
     def _ink(self) -> None:
         here = self._here
         if here is not None:
-            self.canvas.ink(here, self.session.raster(here))
+            self.canvas.ink(here, self._inks.raster(here))
         self._refresh()
 
     def _round(self) -> None:
