@@ -24,7 +24,7 @@ def unet(
 ) -> nn.Module:
     """(B, 1, H, W) -> logits (B, classes, H, W); H and W multiples of ``2 ** (len(channels) - 1)``.
 
-    Batch norm: on 22 scribbled cardiac slices it beat instance norm by .07 of test Dice at equal
+    Batch norm: on 22 scribbled cardiac slices it gave .72 test Dice, instance norm .64 in the same
     time. `generator` (on the CPU) decides every initial weight.
     """
     from monai.networks.nets.unet import UNet  # monai takes seconds to import
