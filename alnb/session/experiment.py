@@ -62,7 +62,7 @@ def run(
     """Ask, answer, train and measure until `plan` is done; what is done already is not repeated.
 
     plan : cumulative numbers of items, one per round (`budget_plan`).
-    on_stage : told "ask", "answer", "fit", "test" or "done" and the rounds finished so far.
+    on_stage : told "ask", "answer", "fit", "val", "test" or "done" and the rounds finished so far.
     """
     for number, total in enumerate(plan):
         if len(session.state.rounds) <= number:
@@ -77,9 +77,12 @@ def run(
         if not any(f.round == number and f.checkpoint for f in session.state.fits):
             on_stage("fit", number)
             session.fit()
-        if test and session.split.test and _latest(session.state.rounds[number], "test") is None:
-            on_stage("test", number)
-            session.evaluate("test")
+        for split in ("val", "test") if test else ("val",):
+            # "val" only where the run was cut off between a training and its measurement
+            measured = _latest(session.state.rounds[number], split) is not None
+            if not measured and session.trainer.measurable(split):
+                on_stage(split, number)
+                session.evaluate(split)
         on_stage("done", number + 1)
     return curve(session)
 

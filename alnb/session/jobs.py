@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -12,6 +13,11 @@ from alnb.records import Step
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+# absolute paths in a message, quoted or bare: only the last part may reach journal and exports
+_PATHS = (
+    re.compile(r"(?<=['\"])(?:[A-Za-z]:)?[\\/][^'\"]*[\\/](?=[^'\"\\/]*['\"])"),
+    re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:]+[\\/])+"),
+)
 
 
 class Work(Protocol[T_co]):
@@ -21,7 +27,7 @@ class Work(Protocol[T_co]):
 
 
 class Job(Generic[T]):
-    """Runs `work` in a daemon thread from the moment it is made.
+    """Runs `work` in a daemon thread once it is started.
 
     Attributes
     ----------
@@ -42,11 +48,14 @@ class Job(Generic[T]):
         self._on_change = on_change
         self._thread = threading.Thread(target=self._run, args=(work,), name="alnb-fit")
         self._thread.daemon = True
+
+    def start(self) -> None:
+        """Begin, once."""
         self._thread.start()
 
     @property
     def running(self) -> bool:
-        """Whether the work still goes on."""
+        """Whether the work is still to be done."""
         return not self._done.is_set()
 
     @property
@@ -57,6 +66,12 @@ class Job(Generic[T]):
     def stop(self) -> None:
         """Ask the work to end at its next step. Returns at once; twice is harmless."""
         self._stop.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the work ended within `timeout` seconds; at once in the work's own thread."""
+        if threading.current_thread() is self._thread:
+            return False
+        return self._done.wait(timeout)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the end and return what the work gave, or raise what it raised.
@@ -75,7 +90,8 @@ class Job(Generic[T]):
         except BaseException as failure:  # the thread must not die in silence, whatever it was
             self._failure = failure
             self.error = in_words(failure)
-            _log.exception("background work failed")
+            if not self.stopping:
+                _log.exception("background work failed")
         finally:
             self._done.set()
             self._notify()
@@ -91,12 +107,16 @@ class Job(Generic[T]):
             _log.exception("a listener failed")
 
 
-def in_words(failure: BaseException) -> str:
-    """What went wrong, for a person: no traceback, and what is safe."""
+def in_words(failure: BaseException, what: str = "Training stopped") -> str:
+    """What went wrong, for a person: no traceback, no path of this machine, and what is safe."""
     text = str(failure) or type(failure).__name__
     if isinstance(failure, MemoryError) or "out of memory" in text.lower():
         return (
-            "Training stopped: out of memory. Choose a smaller size or batch for the learner. "
+            f"{what}: out of memory. Choose a smaller size or batch for the learner. "
             "Labels are safe."
         )
-    return f"Training stopped: {text.splitlines()[0]} Labels are safe."
+    first = text.strip().splitlines()[0] if text.strip() else type(failure).__name__
+    for path in _PATHS:
+        first = path.sub("", first)
+    stop = "" if first.endswith((".", "!", "?")) else "."
+    return f"{what}: {first}{stop} Labels are safe."

@@ -81,6 +81,11 @@ class Fit:
     report: FitReport | None = None
     error: str | None = None
 
+    @property
+    def badge(self) -> str:
+        """Names the model of this training beside its proposals."""
+        return f"model of round {self.round + 1} · {len(self.taught)} slices"
+
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
@@ -100,6 +105,14 @@ class SessionState:
     def labelled(self) -> frozenset[SliceId]:
         """Slices that anybody has finished."""
         return frozenset(slice_id for slice_id, _ in self.annotations)
+
+    @property
+    def answers(self) -> dict[SliceId, tuple[Annotation, ...]]:
+        """Everybody's answers, by slice."""
+        found: dict[SliceId, tuple[Annotation, ...]] = {}
+        for (slice_id, _), answer in self.annotations.items():
+            found[slice_id] = (*found.get(slice_id, ()), answer)
+        return found
 
     @property
     def checkpoint(self) -> str | None:
@@ -149,6 +162,8 @@ def _(event: RoundOpened, state: SessionState, by: str) -> SessionState:
         raise IllegalEvent(f"Round {event.number} cannot follow {len(state.rounds)} rounds.")
     if state.rounds and not state.rounds[-1].closed:
         raise IllegalEvent(f"Round {event.number - 1} is still open; close it first.")
+    if len(set(event.query)) != len(event.query):
+        raise IllegalEvent(f"Round {event.number} asks for an item twice.")
     counts = dict(state.counts)
     for item in event.query:
         counts[item] = counts.get(item, 0) + 1
@@ -161,8 +176,11 @@ def _(event: QueryAmended, state: SessionState, by: str) -> SessionState:
     if not state.rounds or state.rounds[-1].closed:
         raise IllegalEvent("There is no open round to amend; ask for one first.")
     last = state.rounds[-1]
-    if set(event.added) & set(last.query) or set(event.removed) - set(last.query):
-        raise IllegalEvent("Only new items can be added, and only items of the query removed.")
+    twice = len(set(event.added)) != len(event.added)
+    if twice or set(event.added) & set(last.query) or set(event.removed) - set(last.query):
+        raise IllegalEvent(
+            "Only new items can be added, each once, and only items of the query removed."
+        )
     kept = [i for i, item in enumerate(last.query) if item not in event.removed]
     origin = last.origin or ("",) * len(last.query)
     amended = replace(
@@ -193,8 +211,10 @@ def _(event: StrokeAdded, state: SessionState, by: str) -> SessionState:
     if event.stroke.id and event.stroke.id in draft.seen:
         raise IllegalEvent(f"Stroke {event.stroke.id} is already there.")
     seen = draft.seen | {event.stroke.id} if event.stroke.id else draft.seen
-    strokes = (*draft.strokes, event.stroke)
-    return _draft(state, key, replace(draft, strokes=strokes, undone=(), seen=seen))
+    drawn = replace(draft, strokes=(*draft.strokes, event.stroke), undone=(), seen=seen)
+    # who draws on a skipped slice has thought better of it
+    skipped = _without(state.skipped, key) if key in state.skipped else state.skipped
+    return replace(_draft(state, key, drawn), skipped=skipped)
 
 
 @_after.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections import OrderedDict
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alnb.errors import AlnbError, BadInput, ColdStart
+from alnb.data.volume import Volume
+from alnb.errors import AlnbError, BadInput, ColdStart, JournalError
 from alnb.protocols import Encoder, Learner, never
 from alnb.records import IGNORE, FitReport, Floats, LabelMap, Metrics, SliceId, Step, TrainSet
 from alnb.rng import stream
 from alnb.session.jobs import Job, in_words
-from alnb.session.state import Fit
+from alnb.session.state import Fit, SessionState
 from alnb.store.events import Evaluated, FitFailed, FitFinished, FitStarted
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ _KEPT_PREDICTIONS = 256
 class Trainer:
     """Owns a session's learner. Everything heavy is imported and made when first needed.
 
-    Inference takes its own lock, never the session's, so drawing goes on during it.
+    Inference takes its own lock, so drawing goes on during it. Nothing is committed and nobody is
+    told anything under that lock: whoever holds the session's lock may wait for it, never the
+    other way round.
     """
 
     def __init__(self, session: Session, learner: Learner | None, encoder: Encoder | None) -> None:
@@ -36,26 +40,66 @@ class Trainer:
         self._learner = learner
         self._encoder = encoder
         self._loaded: str | None = None
+        self._learnt: tuple[str, Learner] | None = None
+        self._damaged: set[str] = set()
         self._loading: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._predicting = threading.RLock()
         self._predictions: OrderedDict[tuple[str, SliceId], LabelMap] = OrderedDict()
 
     # ------------------------------------------------------------------ the learner
 
-    def learner(self) -> Learner:
-        """The learner with the project's last weights; loads them, which may take seconds."""
-        with self._predicting:
-            if self._learner is None:
-                from alnb.models.learners import SingleNet
+    def model(self) -> tuple[Fit, Learner] | None:
+        """The last training whose weights can be read, and the learner with them; may take seconds.
 
-                self._learner = SingleNet()
-            wanted = self._session.state.checkpoint
-            if wanted is not None and self._loaded != wanted:
+        A damaged checkpoint is passed over for the one before it, and the session says so. None
+        when nothing was learnt. BadInput when the weights are of a learner of another shape.
+        """
+        problems: list[str] = []
+        try:
+            with self._predicting:
+                for fit in reversed(self._session.state.fits):
+                    if fit.checkpoint is None or fit.checkpoint in self._damaged:
+                        continue
+                    try:
+                        return fit, self._with_weights(fit.checkpoint)
+                    except JournalError as error:
+                        self._damaged.add(fit.checkpoint)
+                        problems.append(
+                            f"The model of training {fit.number + 1} cannot be used; the one "
+                            f"before it is used, if there is one. {error}"
+                        )
+            return None
+        finally:
+            for problem in problems:
+                self._session.report(problem)
+
+    def learner(self) -> Learner:
+        """The learner with the weights of `model`, or as it was given while there are none."""
+        found = self.model()
+        with self._predicting:
+            return self._given() if found is None else found[1]
+
+    def _given(self) -> Learner:
+        if self._learner is None:
+            from alnb.models.learners import SingleNet
+
+            self._learner = SingleNet()
+        return self._learner
+
+    def _with_weights(self, checkpoint: str) -> Learner:
+        if self._loaded != checkpoint:
+            if self._learnt is not None and self._learnt[0] == checkpoint:
+                learner = self._learnt[1]
+            else:
                 from alnb.models.checkpoint import from_bytes
 
-                self._learner.load_state_dict(from_bytes(self._session.blobs.get(wanted)))
-                self._loaded = wanted
-            return self._learner
+                state = from_bytes(self._session.blobs.get(checkpoint))
+                # into a copy: a snapshot may hold the learner that was in use until now
+                learner = copy.deepcopy(self._given())
+                learner.load_state_dict(state)
+            self._learner, self._loaded, self._learnt = learner, checkpoint, None
+        return self._given()
 
     def embed(self) -> Floats:
         """(N, D) features of the session's pool; a volume's are the mean over its slices."""
@@ -82,68 +126,102 @@ class Trainer:
 
     # ------------------------------------------------------------------ fitting
 
-    def start(self, trigger: str) -> Job[FitReport]:
-        """Begin a fit. The caller holds the session's lock, so the labels are a clean copy."""
+    def prepare(self, trigger: str) -> Job[FitReport]:
+        """Journal that a fit begins and return it, not yet started.
+
+        The caller holds the session's lock. What the fit learns is the state as it is now; images
+        are read and strokes painted in the job's own thread, so that drawing goes on.
+        """
         session = self._session
         number = len(session.state.fits)
-        train = self._train_set()
-        path = f"fit/{number}"
-        session._commit(FitStarted(number, trigger, len(train.images), path))
+        session._commit(FitStarted(number, trigger, len(session.labelled), f"fit/{number}"))
+        state = session.state
 
         def work(*, on_step: Callable[[Step], None], stopped: Callable[[], bool]) -> FitReport:
             try:
-                return self._run(number, train, on_step, stopped)
+                report, learner = self._learn(number, state, on_step, stopped)
             except BaseException as failure:
-                if not session.closed:
-                    session._commit(FitFailed(number, in_words(failure)))
+                self._failed(number, in_words(failure))
                 raise
+            if learner is not None:
+                try:
+                    self._measure_fit(number, learner, stopped)
+                except BaseException as failure:
+                    words = "The model is trained and kept, but it could not be measured"
+                    self._failed(number, in_words(failure, words))
+                    raise
+            return report
 
-        return Job(work, on_change=lambda: session._tell("progress"))
+        return Job(work, on_change=lambda: session.say("progress"))
 
-    def _run(
+    def _failed(self, number: int, words: str) -> None:
+        # where even this cannot be saved, the next opening of the project closes the training
+        with contextlib.suppress(JournalError):
+            self._session._commit(FitFailed(number, words))
+
+    def _learn(
         self,
         number: int,
-        train: TrainSet,
+        state: SessionState,
         on_step: Callable[[Step], None],
         stopped: Callable[[], bool],
-    ) -> FitReport:
+    ) -> tuple[FitReport, Learner | None]:
+        """Train, save and journal. The learner is None when nothing new was learnt."""
         from alnb.models.checkpoint import to_bytes
 
         session = self._session
-        fresh = self._measure_new(number)
+        train = self._train_set(state)
+        before = self.model()
+        fresh = None if before is None else self._measure_new(number, before, state)
         # a copy learns, so that predictions go on with the model before it until the swap below
         learner = copy.deepcopy(self.learner())
         report = learner.fit(
             train, rng=stream(session.seed, "fit", number), on_step=on_step, stopped=stopped
         )
-        checkpoint = session.blobs.put(to_bytes(learner.state_dict()))
+        session._writable()
+        kept = "the model before it is kept" if before else "there is no model yet"
+        nothing = f"Training was stopped before it learnt anything: {kept}. Labels are safe."
+        if report.stopped and not report.steps:
+            session._commit(FitFailed(number, nothing))
+            return report, None
+        weights = learner.state_dict()
+        if any(bool(value.isnan().any()) for value in weights.values()):
+            raise FloatingPointError(f"it diverged, its weights are not numbers; {kept}.")
+        checkpoint = session.blobs.put(to_bytes(weights))
+        if report.stopped and before is not None and checkpoint == before[0].checkpoint:
+            session._commit(FitFailed(number, nothing))
+            return report, None
         with self._predicting:
-            session._commit(FitFinished(number, checkpoint, report))
-            self._learner, self._loaded = learner, checkpoint
-        session._tell("model")
-        if fresh is not None:
-            session._commit(Evaluated(number, self._stamp(fresh, number)))
-        if session.split.val:
-            metrics = self._measure("val", stopped)
-            if metrics is not None and not session.closed:
-                session._commit(Evaluated(number, self._stamp(metrics, number)))
-        return report
+            self._learnt = checkpoint, learner
+        measured = [] if fresh is None else [Evaluated(number, fresh)]
+        session._commit(FitFinished(number, checkpoint, report), *measured)
+        self.model()
+        session.say("model")
+        return report, learner
 
-    def _train_set(self) -> TrainSet:
+    def _measure_fit(self, number: int, learner: Learner, stopped: Callable[[], bool]) -> None:
+        volumes = self.measurable("val")
+        if volumes:
+            metrics = self._measure("val", learner, volumes, stopped)
+            if metrics is not None and not self._session.closed:
+                self._session._commit(Evaluated(number, self._stamp(metrics, number)))
+
+    def _train_set(self, state: SessionState) -> TrainSet:
         session = self._session
-        counts = session.state.counts
         owner = {
             s: i
             for i, slices in zip(session.pool.ids, session.pool.slices, strict=True)
             for s in slices
         }
-        slices = [s for s in session.labelled if (session.target(s) != IGNORE).any()]
+        answers = state.answers
+        targets = {s: session.merged(answers[s]) for s in owner if s in answers}
+        slices = [s for s, labels in targets.items() if (labels != IGNORE).any()]
         if not slices:
             raise ColdStart("Every answer is blank, so there is nothing to learn. Draw something.")
         return TrainSet(
             images=tuple(session.cohort.slice_image(s) for s in slices),
-            targets=tuple(session.target(s) for s in slices),
-            weight=np.array([max(1, counts.get(owner[s], 1)) for s in slices], dtype=np.int64),
+            targets=tuple(targets[s] for s in slices),
+            weight=np.array([max(1, state.counts.get(owner[s], 1)) for s in slices], np.int64),
             classes=len(session.classes),
             names=tuple(str(s) for s in slices),
         )
@@ -152,61 +230,76 @@ class Trainer:
 
     def evaluate(self, split: str) -> Metrics:
         """Measure the last model on "val" or "test" and journal the result."""
-        session = self._session
-        fit = session.last_fit
-        if fit is None:
+        found = self.model()
+        if found is None:
             raise ColdStart("No model is trained yet, so there is nothing to measure. Train first.")
-        measured = self._measure(split)
+        volumes = self.measurable(split)
+        if not volumes:
+            raise BadInput(
+                f"This project has no patients with reference masks in a split {split!r}. The "
+                "splits are val and test; without such patients there is nothing to measure on."
+            )
+        fit, learner = found
+        measured = self._measure(split, learner, volumes)
         if measured is None:
             raise AlnbError("The measurement was stopped.")
         metrics = self._stamp(measured, fit.number)
-        session._commit(Evaluated(fit.number, metrics))
+        self._session._commit(Evaluated(fit.number, metrics))
         return metrics
 
-    def _measure(self, split: str, stopped: Callable[[], bool] = never) -> Metrics | None:
-        """Mean over the split's volumes of the 3D Dice per class; None if stopped on the way."""
+    def measurable(self, split: str) -> list[Volume]:
+        """The volumes of a split that have a reference mask."""
+        patients = self._session.split
+        chosen = {"val": patients.val, "test": patients.test}.get(split, ())
+        volumes = self._session.cohort.volumes.values()
+        return [v for v in volumes if v.patient in chosen and v.has_reference]
+
+    def _measure(
+        self,
+        split: str,
+        learner: Learner,
+        volumes: list[Volume],
+        stopped: Callable[[], bool] = never,
+    ) -> Metrics | None:
+        """Mean over `volumes` of the 3D Dice per class; None if stopped on the way."""
         from alnb.models.infer import predict_volume
         from alnb.models.metrics import volume_dice
 
-        session = self._session
-        patients = {"val": session.split.val, "test": session.split.test}.get(split)
-        if not patients:
-            raise BadInput(
-                f"This project has no patients in a split {split!r}. The splits are val and test, "
-                "and they need patients with reference masks."
-            )
-        learner = self.learner()
-        classes = len(session.classes)
+        classes = len(self._session.classes)
         scores: list[list[float]] = []
-        for volume in session.cohort.volumes.values():
+        for volume in volumes:
             if stopped():
                 return None
-            reference = volume.reference() if volume.patient in patients else None
-            if reference is not None:
-                predicted = predict_volume(learner, volume.image())
-                scores.append([float(d) for d in volume_dice(predicted, reference, classes)])
+            reference = volume.reference()
+            assert reference is not None, "only volumes with a reference are measured"
+            predicted = predict_volume(learner, volume.image())
+            scores.append([float(d) for d in volume_dice(predicted, reference, classes)])
         return Metrics(split, _means(scores), volumes=len(scores))
 
-    def _measure_new(self, number: int) -> Metrics | None:
+    def _measure_new(
+        self, number: int, before: tuple[Fit, Learner], state: SessionState
+    ) -> Metrics | None:
         """Dice on the pixels a person drew since the last fit, before they are trained on.
 
-        The one honest curve of a project without reference masks; None where there is a
-        validation split, a model is missing, or nothing is new.
+        The one honest curve of a project without reference masks; None where there are validation
+        volumes, or nothing is new.
         """
         from alnb.models.metrics import volume_dice
 
         session = self._session
-        last = session.last_fit
-        if last is None or session.split.val:
+        last, learner = before
+        if self.measurable("val"):
             return None
         scores = []
-        for slice_id in sorted(session.state.fits[number].taught - last.taught):
-            truth = session.target(slice_id)
+        for slice_id in sorted(state.fits[number].taught - last.taught):
+            truth = session.merged(state.answers[slice_id])
             if (truth != IGNORE).any():
-                predicted = self._predict(slice_id)
+                predicted = self._predict(learner, slice_id)
                 dice = volume_dice(predicted[None], truth[None], len(session.classes), "skip")
                 scores.append([float(d) for d in dice])
-        return Metrics("new", _means(scores), volumes=len(scores)) if scores else None
+        if not scores:
+            return None
+        return self._stamp(Metrics("new", _means(scores), volumes=len(scores)), number)
 
     def _stamp(self, metrics: Metrics, number: int) -> Metrics:
         fit: Fit = self._session.state.fits[number]
@@ -214,43 +307,50 @@ class Trainer:
 
     # ------------------------------------------------------------------ predicting
 
-    def prediction(self, slice_id: SliceId) -> tuple[LabelMap, str] | None:
-        """The last model's label map and its badge; None while its weights are being loaded."""
-        session = self._session
-        fit = session.last_fit
-        if fit is None or fit.checkpoint is None:
-            return None
-        if self._loaded is None:
+    def proposal(self, slice_id: SliceId) -> tuple[Fit, LabelMap] | None:
+        """The last model's label map, read-only, and its training; None while weights load."""
+        # without the lock, which a loading thread may hold for seconds
+        if self._loaded is None and self._learnt is None:
             self._load_in_background()
             return None
-        badge = f"model of round {fit.round + 1} · {len(fit.taught)} slices"
-        key = (fit.checkpoint, slice_id)
+        found = self.model()
+        if found is None or found[0].checkpoint is None:
+            return None
+        fit, learner = found
+        key = (found[0].checkpoint, slice_id)
         with self._predicting:
             if key not in self._predictions:
-                self._predictions[key] = self._predict(slice_id)
+                labels = self._predict(learner, slice_id)
+                labels.flags.writeable = False
+                self._predictions[key] = labels
                 if len(self._predictions) > _KEPT_PREDICTIONS:
                     self._predictions.popitem(last=False)
-            return self._predictions[key], badge
+            return fit, self._predictions[key]
 
-    def _predict(self, slice_id: SliceId) -> LabelMap:
+    def _predict(self, learner: Learner, slice_id: SliceId) -> LabelMap:
         import torch
 
+        image = np.asarray(self._session.cohort.slice_image(slice_id), dtype=np.float32)
         with self._predicting:
-            image = np.asarray(self._session.cohort.slice_image(slice_id), dtype=np.float32)
-            probs = next(iter(self.learner().probs([torch.from_numpy(image)[None, None]])))
+            probs = next(iter(learner.probs([torch.from_numpy(image)[None, None]])))
             labels: LabelMap = probs.mean(0)[0].argmax(0).cpu().numpy().astype(np.uint8)
             return labels
 
     def _load_in_background(self) -> None:
         """A resumed project loads torch and its weights off the path to the first stroke."""
-        if self._loading is None:
+        with self._starting:
+            if self._loading is None:
+                self._loading = threading.Thread(target=self._load, name="alnb-load", daemon=True)
+                self._loading.start()
 
-            def load() -> None:
-                self.learner()
-                self._session._tell("model")
-
-            self._loading = threading.Thread(target=load, name="alnb-load", daemon=True)
-            self._loading.start()
+    def _load(self) -> None:
+        try:
+            self.model()
+        except Exception as error:
+            words = in_words(error, "The model of this project cannot be loaded")
+            self._session.report(words)
+        else:
+            self._session.say("model")
 
 
 def _means(scores: list[list[float]]) -> tuple[float | None, ...]:

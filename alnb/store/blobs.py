@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from alnb.errors import JournalError
 from alnb.records import LabelMap
-from alnb.store.journal import sync_folder
+from alnb.store.journal import make_folder, sync_folder
 
 _LIMIT = 1 << 31
 
@@ -29,16 +30,34 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # only the process that holds the project's lock gets here: leftovers are of a dead one
-        for leftover in folder.glob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+        try:
+            make_folder(folder)
+            # only the process that holds the project's lock gets here: leftovers are of a dead one
+            for leftover in folder.glob("*.tmp"):
+                leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise JournalError(
+                f"The folder {folder.name} of the project cannot be written ({error.strerror}). "
+                "Make room or restore access, then open the project again."
+            ) from error
 
     def put(self, data: bytes) -> str:
-        """Store `data` and return its SHA-256; on return it is on disk."""
+        """Store `data` and return its SHA-256; on return it is on disk.
+
+        A damaged blob of that name is replaced. JournalError when the disk takes no more.
+        """
         sha = hashlib.sha256(data).hexdigest()
-        if not self._path(sha).exists():
-            atomic_write(self._path(sha), zlib.compress(data, 1))
+        if self._whole(sha):
+            return sha
+        packed = zlib.compress(data, 1)
+        try:
+            atomic_write(self._path(sha), packed)
+        except OSError as error:
+            raise JournalError(
+                f"A file of {len(packed) / 1e6:.1f} MB could not be saved "
+                f"({os.strerror(error.errno or 0)}; {self._free()} free). "
+                "Make room or restore access, then repeat the act. All strokes are in the journal."
+            ) from error
         return sha
 
     def get(self, sha: str) -> bytes:
@@ -58,6 +77,21 @@ class Blobs:
         if hashlib.sha256(data).hexdigest() != sha:
             raise self._damaged(sha)
         return data
+
+    def _whole(self, sha: str) -> bool:
+        if not self._path(sha).exists():
+            return False
+        try:
+            self.get(sha)
+        except JournalError:
+            return False
+        return True
+
+    def _free(self) -> str:
+        try:
+            return f"{shutil.disk_usage(self.folder).free / 1e6:.1f} MB"
+        except OSError:
+            return "unknown room"
 
     def put_array(self, array: NDArray[Any]) -> str:
         """Store an array as .npy bytes; its SHA-256 names it."""

@@ -33,6 +33,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from alnb.errors import JournalError
 from alnb.records import (
     Accepted,
@@ -249,6 +251,8 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else {"is": "float", "value": repr(value)}
     if value is None or isinstance(value, str | int):
         return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
     raise TypeError(f"An event may not hold a {type(value).__name__}: {value!r}.")
 
 

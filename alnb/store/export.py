@@ -9,7 +9,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,15 @@ def export_label_maps(
         raise BadInput(
             f"The export folder {folder} cannot be made ({error.strerror}). Choose another."
         ) from error
-    written = []
+    written, files = [], file_names(slices)
     for name, maps in slices.items():
         volume = cohort.volumes[name]
         whole = np.full(volume.shape, IGNORE, np.uint8)
         for index, label_map in maps.items():
             whole[index] = label_map
-        path = folder / f"{file_name(name)}_labels.nii.gz"
+        path = folder / f"{files[name]}_labels.nii.gz"
         _write(path, _nifti(volume, whole))
-        _write(path.with_name(f"{file_name(name)}_labels.json"), _sidecar(volume, cohort, maps))
+        _write(path.with_name(f"{files[name]}_labels.json"), _sidecar(volume, cohort, maps))
         written.append(path)
     provenance = {
         "alnb": __version__,
@@ -72,12 +73,20 @@ def export_label_maps(
     return written
 
 
-def file_name(name: str) -> str:
-    """A volume's name as a file name, unique even where characters had to be replaced."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:80]
-    if safe == name.replace("/", "_"):
-        return safe
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Volume names as file names that differ, also where upper and lower case are the same.
+
+    A name of plain characters keeps them, with "_" for "/". Any other gets a hash behind it, and so
+    do two that would meet, "a/b" and "a_b".
+    """
+    safe = {name: re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:80] for name in names}
+    uses = Counter(short.casefold() for short in safe.values())
+    return {
+        name: short
+        if short == name.replace("/", "_") and uses[short.casefold()] == 1
+        else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, short in safe.items()
+    }
 
 
 def _nifti(volume: Volume, whole: LabelMap) -> bytes:
@@ -119,7 +128,10 @@ def _sidecar(volume: Volume, cohort: Cohort, maps: Mapping[int, LabelMap]) -> by
 
 
 def rounds_of(state: Any) -> dict[str, Any]:
-    """The rounds, answers and trainings of a session state, as plain JSON values."""
+    """The rounds, answers and trainings of a session state, as plain JSON values.
+
+    Why a slice was skipped stays out: a free note can hold what identifies a patient.
+    """
     return {
         "created": _plain(state.created),
         "rounds": [_plain(r) for r in state.rounds],
@@ -133,9 +145,7 @@ def rounds_of(state: Any) -> dict[str, Any]:
             }
             for answer in state.annotations.values()
         ],
-        "skipped": [
-            {"slice": str(s), "reason": reason} for (s, _), reason in state.skipped.items()
-        ],
+        "skipped": [str(slice_id) for slice_id, _ in state.skipped],
         "trainings": [
             {
                 "number": fit.number,

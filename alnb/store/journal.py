@@ -14,10 +14,18 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from alnb.errors import JournalError, JournalMoved
 from alnb.store.events import Entry, decode, encode
 from alnb.store.migrations import VERSION, expected_schema_hash, migrate, schema_hash
+
+PRAGMAS = (
+    ("journal_mode", "DELETE", "delete"),
+    ("synchronous", "EXTRA", 3),
+    ("trusted_schema", "OFF", 0),
+)
+"""What is asked of SQLite, and what it must answer when the setting is read back."""
 
 _ROOT = "0" * 64
 _WORDS = (
@@ -42,17 +50,28 @@ class Journal:
         self.path = path
         self.problems: tuple[str, ...] = ()
         self._lock = threading.RLock()
+        self._closed = False
         try:
-            self._db = self._open()
+            if not path.exists():
+                # the file's own folder entry must be on disk before the first stroke is promised
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+                sync_folder(path.parent)
+            self._db: sqlite3.Connection | None = self._open()
         except sqlite3.Error as error:
             raise self._error("cannot be opened", error) from error
+        except OSError as error:
+            raise JournalError(
+                f"{path.name} cannot be made ({error.strerror}). Nothing was saved. Make room, or "
+                "choose another project folder."
+            ) from error
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write `entries` in one transaction; on return they are on disk.
 
-        JournalMoved when another writer took one of their numbers. After a failed write the
-        handle is given up and the same entries are tried once more through a new one, since a
-        failed sync must never be trusted or repeated on the same handle.
+        JournalMoved when one of their numbers is taken. After a failed write the handle is given
+        up and the same entries are tried once more through a new one, since a failed sync must
+        never be trusted or repeated on the same handle. After a second failure, JournalError: only
+        `entries` can then tell whether they reached the disk.
         """
         with self._lock:
             try:
@@ -60,10 +79,10 @@ class Journal:
             except sqlite3.Error as first:
                 self._abandon()
                 try:
-                    self._db = self._open()
                     if not self._holds(entries):
                         self._write(entries)
                 except sqlite3.Error as error:
+                    self._abandon()
                     raise self._error("could not be written", error) from first
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
@@ -74,14 +93,11 @@ class Journal:
         """
         problems: list[str] = []
         with self._lock:
-            try:
-                rows = self._db.execute(
-                    "SELECT seq, at, by, kind, body, prev, sha FROM entries WHERE seq >= ? "
-                    "ORDER BY seq",
-                    (max(after, 1),),
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._error("cannot be read", error) from error
+            rows = self._read(
+                "SELECT seq, at, by, kind, body, prev, sha FROM entries WHERE seq >= ? "
+                "ORDER BY seq",
+                (max(after, 1),),
+            )
         before: tuple[int, str] | None = (0, _ROOT) if after == 0 else None
         for seq, at, by, kind, body, prev, sha in rows:
             if before is not None and seq != before[0] + 1:
@@ -95,24 +111,43 @@ class Journal:
                 yield Entry(seq, at, by, decode(kind, body))
         self.problems = tuple(problems)
 
+    @property
+    def last(self) -> int:
+        """The number of the last record, good or damaged; 0 when there is none."""
+        with self._lock:
+            return int(self._read("SELECT coalesce(max(seq), 0) FROM entries")[0][0])
+
     def close(self) -> None:
         """Close the file; a closed journal is never used again."""
         with self._lock:
-            self._db.close()
+            self._closed = True
+            self._abandon()
+
+    def _read(self, query: str, values: tuple[int, ...] = ()) -> list[Any]:
+        try:
+            return self._handle().execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            self._abandon()
+            raise self._error("cannot be read", error) from error
+
+    def _handle(self) -> sqlite3.Connection:
+        """The open file, opened anew after a failure; never made anew where it has vanished."""
+        if self._closed:
+            raise JournalError(f"{self.path.name} was closed. Open the project again.")
+        if self._db is None:
+            if not self.path.exists():
+                raise JournalError(
+                    f"{self.path.name} has vanished from its folder, so nothing can be saved. "
+                    "Bring the folder back (is the disk mounted?), then repeat the act."
+                )
+            self._db = self._open()
+        return self._db
 
     def _open(self) -> sqlite3.Connection:
-        if not self.path.exists():
-            # the file's own folder entry must be on disk before the first stroke is promised
-            fd = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
-            os.close(fd)
-            sync_folder(self.path.parent)
         db = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
         try:
-            for name, value, want in (
-                ("journal_mode", "DELETE", "delete"),
-                ("synchronous", "EXTRA", 3),
-                ("trusted_schema", "OFF", 0),
-            ):
+            version = self._known_version(db)
+            for name, value, want in PRAGMAS:
                 db.execute(f"PRAGMA {name} = {value}")
                 got = db.execute(f"PRAGMA {name}").fetchone()[0]
                 if got != want:
@@ -120,31 +155,32 @@ class Journal:
                         f"{self.path.name}: SQLite keeps {name} at {got!r}, not {want!r}, so a "
                         "power cut could lose strokes. Move the project to a local disk."
                     )
-            self._check(db)
+            if version < VERSION:
+                db.execute("BEGIN IMMEDIATE")
+                migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
+                db.execute("COMMIT")
         except BaseException:
             db.close()
             raise
         return db
 
-    def _check(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+    def _known_version(self, db: sqlite3.Connection) -> int:
+        """The version of a file that is a journal; JournalError, before any change, else."""
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise JournalError(
                 f"{self.path.name} was written by a newer alnb (journal version {version}; this "
                 f"alnb knows {VERSION}). Update alnb. Nothing was changed."
             )
-        if version < VERSION:
-            db.execute("BEGIN IMMEDIATE")
-            migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
-            db.execute("COMMIT")
-        if schema_hash(db) != expected_schema_hash():
+        if schema_hash(db) != expected_schema_hash(version):
             raise JournalError(
                 f"{self.path.name} holds tables or triggers that alnb did not make, so it is not "
                 "used. Restore the project from a copy. Nothing was changed."
             )
+        return version
 
     def _write(self, entries: Sequence[Entry]) -> None:
-        db = self._db
+        db = self._handle()
         db.execute("BEGIN IMMEDIATE")
         try:
             last = db.execute("SELECT seq, sha FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
@@ -152,8 +188,8 @@ class Journal:
             for entry in entries:
                 if entry.seq != seq + 1:
                     raise JournalMoved(
-                        f"Record {entry.seq} cannot follow record {seq}: another writer was "
-                        "first. Catch up and repeat the act."
+                        f"Record {entry.seq} cannot follow record {seq}: its number is taken. "
+                        "Catch up and repeat the act."
                     )
                 kind, body = type(entry.event).__name__, encode(entry.event)
                 sha = _checksum(entry.seq, entry.at, entry.by, kind, body, prev)
@@ -170,25 +206,43 @@ class Journal:
 
     def _holds(self, entries: Sequence[Entry]) -> bool:
         """Whether a write that reported failure reached the disk all the same."""
-        rows = self._db.execute(
-            "SELECT seq, at, by, kind, body FROM entries WHERE seq >= ? ORDER BY seq",
-            (entries[0].seq,),
-        ).fetchall()
+        rows = (
+            self._handle()
+            .execute(
+                "SELECT seq, at, by, kind, body FROM entries WHERE seq >= ? ORDER BY seq",
+                (entries[0].seq,),
+            )
+            .fetchall()
+        )
         mine = [(e.seq, e.at, e.by, type(e.event).__name__, encode(e.event)) for e in entries]
         return bool(rows == mine)
 
     def _abandon(self) -> None:
         # a handle that failed is given up; what it says on closing changes nothing
         with contextlib.suppress(sqlite3.Error):
-            self._db.close()
+            if self._db is not None:
+                self._db.close()
+        self._db = None
 
     def _error(self, what: str, error: sqlite3.Error) -> JournalError:
         text = str(error)
         words = next((plain for raw, plain in _WORDS if raw in text.lower()), text)
         return JournalError(
-            f"{self.path.name} {what}: {words}. The last act was not saved; everything "
-            "before it is safe. Make room or restore access, then repeat the act."
+            f"{self.path.name} {what}: {words}. The last act is not confirmed; everything "
+            "before it is safe. Make room or restore access, then repeat the act: nothing is "
+            "saved twice."
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, for this user alone, and its parents, so that a power cut keeps them.
+
+    OSError where that is impossible. Nothing changes where it exists.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_folder(each.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,31 +19,40 @@ class ProjectLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lock"
         try:
-            self._fd: int | None = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+            fd = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise JournalError(
                 f"The project folder {folder} cannot be written ({error.strerror}). "
                 "Choose another folder, or change its permissions."
             ) from error
-        if not _take(self._fd):
+        # a lock that was forgotten, not released, is given back when it is collected
+        self._give_back = weakref.finalize(self, os.close, fd)
+        try:
+            taken = _take(fd)
+        except OSError as error:
+            self.release()
+            raise JournalError(
+                f"The file system of {folder} cannot lock files ({error.strerror}), so two "
+                "writers could mix their strokes. Move the project to a local disk."
+            ) from error
+        if not taken:
             holder = self._holder()
-            os.close(self._fd)
-            self._fd = None
+            self.release()
             raise ProjectBusy(
                 f"{folder} is open elsewhere ({holder}). Two writers would mix their strokes. "
                 "Shut that kernel down (Kernel > Shut Down Kernel) and run this again, or open "
                 "another project folder. No stroke was changed."
             )
-        os.ftruncate(self._fd, 0)
         since = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        os.pwrite(self._fd, json.dumps(note).encode(), 0)
+        # on a full disk the project is held all the same, only without saying by whom
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.write(fd, json.dumps(note).encode())
 
     def release(self) -> None:
         """Give the project back; a second call does nothing."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._give_back()
 
     def _holder(self) -> str:
         try:
@@ -52,6 +63,7 @@ class ProjectLock:
 
 
 def _take(fd: int) -> bool:
+    """Whether the lock was free; OSError where the file system has no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -64,6 +76,6 @@ def _take(fd: int) -> bool:
         return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True

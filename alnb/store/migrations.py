@@ -26,9 +26,9 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_001_entries,)
 VERSION = len(MIGRATIONS)
 
 
-def migrate(db: sqlite3.Connection, version: int) -> None:
-    """Bring a journal of `version` (0: empty) up to VERSION, inside the caller's transaction."""
-    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+def migrate(db: sqlite3.Connection, version: int, to: int = VERSION) -> None:
+    """Bring a journal of `version` (0: empty) up to version `to`, in the caller's transaction."""
+    for number, step in enumerate(MIGRATIONS[version:to], start=version + 1):
         step(db)
         db.execute(f"PRAGMA user_version = {number}")
 
@@ -36,16 +36,16 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
 def schema_hash(db: sqlite3.Connection) -> str:
     """SHA-256 of every table and trigger, so that a foreign one is noticed."""
     rows = db.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' ORDER BY name"
     ).fetchall()
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
-def expected_schema_hash() -> str:
-    """The hash that an unspoilt journal of VERSION has."""
+def expected_schema_hash(version: int) -> str:
+    """The hash that an unspoilt journal of `version` has."""
     db = sqlite3.connect(":memory:")
     try:
-        migrate(db, 0)
+        migrate(db, 0, version)
         return schema_hash(db)
     finally:
         db.close()

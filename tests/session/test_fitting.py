@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 
@@ -129,10 +130,13 @@ def test_two_trainings_at_once_are_refused(project):
     job.result(5)
 
 
-def test_a_training_that_its_kernel_did_not_outlive_is_closed_at_the_next_opening(project):
+def test_a_training_that_its_kernel_did_not_outlive_is_closed_at_the_next_opening(
+    project, tmp_path
+):
     session = answered(project(learner=ClassMeans(steps=1000, pause=0.01)))
     session.fit_in_background()
-    again = project()
+    shutil.copytree(tmp_path / "project", tmp_path / "copy")
+    again = project(folder=tmp_path / "copy")
     assert "kernel ended" in again.state.fits[0].error
     again.fit()
     assert again.state.checkpoint is not None
@@ -179,5 +183,5 @@ def test_repeated_items_weigh_more_in_training(project):
     session = project(keep_labelled=True)
     answered(session, len(session.pool))
     session.ask(2)
-    train = session.trainer._train_set()
+    train = session.trainer._train_set(session.state)
     assert sorted(train.weight.tolist())[-3:] == [1, 2, 2]

@@ -9,7 +9,7 @@ from alnb.data.volume import Volume
 from alnb.errors import BadInput
 from alnb.records import IGNORE
 from alnb.session.oracle import SimulatedOracle
-from alnb.store.export import file_name
+from alnb.store.export import file_names
 
 
 def answered(session, n=5):
@@ -77,11 +77,11 @@ def test_equal_labels_give_equal_files(project, tmp_path):
 
 
 def test_names_become_safe_file_names_and_stay_apart():
-    assert file_name("patient001/ED") == "patient001_ED"
-    odd = ["a b", "a?b", "../../etc/passwd", "x" * 300, "naïve", ".hidden"]
-    names = {file_name(n) for n in odd}
-    assert len(names) == len(odd)
-    assert all("/" not in n and not n.startswith(".") and len(n) < 100 for n in names)
+    odd = ["a b", "a?b", "../../etc/passwd", "x" * 300, "naïve", ".hidden", "a/b", "a_b", "A/B"]
+    names = file_names(["patient001/ED", *odd])
+    assert names["patient001/ED"] == "patient001_ED"
+    assert len({name.casefold() for name in names.values()}) == len(names)
+    assert all("/" not in n and not n.startswith(".") and len(n) < 100 for n in names.values())
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_words(project, tmp_path):
