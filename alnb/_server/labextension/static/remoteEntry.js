@@ -37,9 +37,19 @@
       content.activeCellIndex = index;
       await app.commands.execute("notebook:run-cell");
     }
-    // the view, not the text above it, is what a person came for
-    await sleep(500);
-    content.widgets[last]?.node.scrollIntoView({ block: "start", behavior: "smooth" });
+    await bringUp(content.widgets[last]?.node);
+  };
+
+  // The view, not the text above it, is what a person came for. It grows while its parts arrive, so
+  // it is brought up again until it stays in place.
+  const bringUp = async (cell) => {
+    for (let tries = 0, still = 0; tries < 100 && still < 5; tries += 1) {
+      const view = cell?.querySelector(".alnb-desk");
+      const top = view?.getBoundingClientRect().top;
+      view?.scrollIntoView({ block: "start" });
+      still = view && view.getBoundingClientRect().top === top ? still + 1 : 0;
+      await sleep(200);
+    }
   };
 
   const plugin = {
