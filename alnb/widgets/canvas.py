@@ -60,6 +60,7 @@ class Handlers:
     act : a person's act by name, with the message's details.
     hello : a view came up and shows nothing yet.
     ping : the browser's heartbeat: its time in seconds, and whether the person was active.
+    pen : whether a pen is down now.
     failed : an exception to put into words.
     """
 
@@ -68,6 +69,7 @@ class Handlers:
     act: Callable[[str, Mapping[str, Any]], None]
     hello: Callable[[], None]
     ping: Callable[[float, bool], None]
+    pen: Callable[[bool], None]
     failed: Callable[[BaseException], None]
 
 
@@ -176,6 +178,8 @@ class ScribbleCanvas:
                 case "ping":
                     self._handlers.ping(float(content["at"]), bool(content["active"]))
                     self._send({"kind": "pong"})
+                case "pen":
+                    self._handlers.pen(bool(content["down"]))
                 case "act":
                     self._handlers.act(str(content["name"]), content)
                 case "hello":

@@ -34,6 +34,7 @@ from alnb.widgets.messages import Scene, read_slice, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.worker import Worker
 
+_LONGEST_STROKE_S = 30.0  # after a lost "up" the panels may move again
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +73,7 @@ class Labeller:
         self._line: Line | None = None
         self._choosing = False
         self._chain = False
+        self._pen_until = 0.0
         self._worker = Worker(self.report)
         handlers = Handlers(
             stroke=self._stroke,
@@ -79,6 +81,7 @@ class Labeller:
             act=self._act,
             hello=self._hello,
             ping=self._ping,
+            pen=self._pen,
             failed=self.report,
         )
         self.canvas = ScribbleCanvas(session.classes, project=_project(session), handlers=handlers)
@@ -99,6 +102,11 @@ class Labeller:
     def here(self) -> SliceId | None:
         """The slice in view."""
         return self._here
+
+    @property
+    def drawing(self) -> bool:
+        """Whether a pen is down just now; panels keep still meanwhile."""
+        return time.monotonic() < self._pen_until
 
     def close(self) -> None:
         """Take the view off the page and stop listening. The session stays open."""
@@ -165,10 +173,10 @@ class Labeller:
         session = self.session
         if slice_id is None or session.closed:
             return
-        found = session.prediction(slice_id)
         ours = session.cohort.volumes[slice_id.volume].patient in session.split.train
-        if ours and (slice_id in session.queue or found is not None):
-            session.opened(slice_id)
+        # what is asked is journalled as seen; what somebody passes by on the wheel is not
+        shown = session.opened if ours and slice_id in session.queue else session.prediction
+        found = shown(slice_id)
         with self._lock:
             if slice_id != self._here:
                 return
@@ -259,6 +267,9 @@ class Labeller:
         job = self.session.job
         if job is not None and job.running:
             self._refresh()
+
+    def _pen(self, down: bool) -> None:
+        self._pen_until = time.monotonic() + _LONGEST_STROKE_S if down else 0.0
 
     def _tick(self, slice_id: SliceId, at: float) -> None:
         self._ticks.setdefault(slice_id, []).append(at)
@@ -409,8 +420,13 @@ class Labeller:
             self._worker.soon("proposal", self._propose)
         elif what == "closed":
             self._worker.soon("closed", self._closed)
+        elif what == "problem":
+            self._worker.soon("problem", self._problem)
         elif self.session.job is not None and not self.session.job.running:
             self._worker.soon("ended", self._ended)
+
+    def _problem(self) -> None:
+        self._say(Line(self.session.problems[-1], "warn"))
 
     def _closed(self) -> None:
         words = "The project was closed, or opened again in another view. Nothing is lost."

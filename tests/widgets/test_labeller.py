@@ -259,3 +259,10 @@ def test_without_a_query_a_slice_is_shown_and_asking_is_the_obvious_act(session)
     page.act("ask")
     eventually(lambda: len(session.queue) == 3 and labeller.here in session.queue)
     labeller.close()
+
+
+def test_panels_can_ask_whether_a_pen_is_down(page):
+    page.say({"kind": "pen", "down": True})
+    assert page.labeller.drawing
+    page.say({"kind": "pen", "down": False})
+    assert not page.labeller.drawing

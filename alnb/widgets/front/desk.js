@@ -75,6 +75,7 @@ class Desk {
     if (root !== this.root) {
       this.root = root;
       root.setAttribute("data-lm-suppress-shortcuts", "true");
+      root.dataset.booster = "on"; // the style sheet puts the kernel-drawn controls away
       root.addEventListener("keydown", this.keydown, true);
       root.addEventListener("keyup", this.keyup, true);
     }

@@ -96,6 +96,7 @@ class Painter {
 
   begin(stroke) {
     this.open = stroke;
+    this.link.send({ kind: "pen", down: true });
     this.before = { shown: this.shown.slice(), provisional: this.provisional.slice() };
     this.extend([]);
   }
@@ -145,6 +146,7 @@ class Painter {
     stroke.ended = Date.now() / 1000;
     if (stroke.tool === "lasso") this.replay();
     this.link.stroke(stroke);
+    this.link.send({ kind: "pen", down: false });
     this.replay();
     this.paintInk();
     this.flush();
@@ -152,6 +154,7 @@ class Painter {
 
   abort() {
     this.open = null;
+    this.link.send({ kind: "pen", down: false });
     this.replay();
     this.paintInk();
     this.flush();

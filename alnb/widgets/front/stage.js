@@ -172,7 +172,7 @@ class Stage {
     if (event.button === 1 || this.space) return this.startPan(event);
     if (![0, 2, 5].includes(event.button)) return;
     if (!scene.editable) return this.link.emit("locked");
-    this.canvas.setPointerCapture(event.pointerId);
+    this.capture(event);
     this.pointer = event.pointerId;
     const erasing = this.erasing(event);
     this.painter.begin({
@@ -186,6 +186,14 @@ class Stage {
       began: Date.now() / 1000,
     });
     this.ring(event);
+  }
+
+  capture(event) {
+    try {
+      this.canvas.setPointerCapture(event.pointerId);
+    } catch (error) {
+      // the pointer is gone already: its pointerup or pointercancel ends the stroke
+    }
   }
 
   move(event) {
@@ -231,7 +239,7 @@ class Stage {
   }
 
   startPan(event) {
-    this.canvas.setPointerCapture(event.pointerId);
+    this.capture(event);
     this.pan = {
       id: event.pointerId,
       x: this.zoom.x - event.clientX,
