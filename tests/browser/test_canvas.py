@@ -383,3 +383,74 @@ def test_the_browser_covers_the_same_pixels_as_the_kernel(browser):
         expected[window] = ink
         assert set(drawn) == set(np.flatnonzero(expected).tolist()), (points, radius, tool)
     page.close()
+
+
+POINTER = """([type, kind, id, x, y, buttons]) =>
+    document.querySelector('.alnb-stage canvas').dispatchEvent(new PointerEvent(type, {
+        pointerType: kind, pointerId: id, clientX: x, clientY: y, buttons, bubbles: true,
+        cancelable: true, button: type === 'pointermove' ? -1 : buttons === 32 ? 5 : 0}))"""
+
+
+def test_pen_draws_its_other_end_erases_and_the_palm_does_nothing(notebook, tmp_path):
+    project(notebook, tmp_path)
+
+    def pointer(kind, number, places, buttons=1, between=lambda: None):
+        for i, place in enumerate(places):
+            event = "pointermove" if i else "pointerdown"
+            notebook.page.evaluate(POINTER, [event, kind, number, *notebook.at(*place), buttons])
+            between()
+        notebook.page.evaluate(POINTER, ["pointerup", kind, number, *notebook.at(*places[-1]), 0])
+
+    def palm():
+        notebook.page.evaluate(POINTER, ["pointerdown", "touch", 9, *notebook.at(70, 70), 1])
+        notebook.page.evaluate(POINTER, ["pointermove", "touch", 9, *notebook.at(80, 80), 1])
+        notebook.page.evaluate(POINTER, ["pointerup", "touch", 9, *notebook.at(80, 80), 0])
+
+    pointer("pen", 5, ZIGZAG, between=palm)
+    pointer("pen", 5, ZIGZAG[:2], buttons=32)
+    notebook.saved()
+    stored = strokes(notebook)
+    assert [label for label, _, _ in stored] == [1, 255]
+    assert np.allclose(stored[0][2], ZIGZAG, atol=0.02)
+    time.sleep(1.3)  # the pen is away, so a finger may draw
+    pointer("touch", 7, [(70, 20), (70, 60)])
+    notebook.saved()
+    assert len(strokes(notebook)) == 3
+    # a second finger makes it a pinch, and the open stroke goes
+    for event in (
+        ["pointerdown", "touch", 11, *notebook.at(40, 40), 1],
+        ["pointerdown", "touch", 12, *notebook.at(40, 60), 1],
+        ["pointermove", "touch", 12, *notebook.at(40, 80), 1],
+        ["pointerup", "touch", 12, *notebook.at(40, 80), 0],
+        ["pointerup", "touch", 11, *notebook.at(40, 40), 0],
+    ):
+        notebook.page.evaluate(POINTER, event)
+    assert notebook.canvas.bounding_box()["width"] > 900
+    assert len(strokes(notebook)) == 3
+
+
+def test_where_the_booster_does_not_come_up_the_kernel_draws(notebook, tmp_path):
+    view = """
+import alnb.widgets.canvas
+alnb.widgets.canvas.Booster._esm = "export default { render() {} }"
+view = Labeller(session)
+view"""
+    folder = f"FOLDER = {str(tmp_path / 'project')!r}\n"
+    notebook.open([folder + SETUP, view])
+    notebook.run_all()
+    notebook.page.locator(".alnb-plain button").first.wait_for(state="visible")
+    notebook.page.wait_for_function(
+        """() => { const c = document.querySelector('.alnb-stage canvas');
+            return c?.getContext('2d').getImageData(48, 48, 1, 1).data[3] === 255; }"""
+    )
+    notebook.canvas.scroll_into_view_if_needed()
+    before = seen(notebook)
+    notebook.stroke(ZIGZAG)
+    notebook.page.wait_for_function(
+        """() => { const c = document.querySelector('.alnb-stage canvas');
+            const [r, , b] = c.getContext('2d').getImageData(30, 45, 1, 1).data;
+            return b - r > 20; }"""
+    )
+    notebook.screenshot("plain")
+    assert [label for label, _, _ in strokes(notebook)] == [1]
+    assert ((seen(notebook) != before).any(axis=2) == inked(notebook)).mean() > 0.99
