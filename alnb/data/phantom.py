@@ -6,8 +6,9 @@ same in any process, in any order and in a cohort of any size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +133,7 @@ class _Reference:
 class _Scribble:
     scan: _Scan
     phase: str
+    labels: Callable[[], LabelMap]
 
     def __call__(self) -> LabelMap:
         drawn = [
@@ -141,21 +143,24 @@ class _Scribble:
                 ),
                 unlabelled(mask.shape),
             )
-            for index, mask in enumerate(self.scan.beat(self.phase).labels())
+            for index, mask in enumerate(self.labels())
         ]
         return np.stack(drawn)
 
 
 def _volume(scan: _Scan, phase: str, cache: ArrayCache) -> Volume:
     spacing, shape = scan.grid.spacing_mm, scan.grid.shape
+    name = f"{scan.patient}/{phase}"
+    # scribbles are drawn from the reference, which is made once for both
+    labels = partial(cache.get, (name, "labels"), _Reference(scan, phase))
     return Volume(
-        name=f"{scan.patient}/{phase}",
+        name=name,
         patient=scan.patient,
         phase=phase,
         shape=shape,
         read_image=_Image(scan, phase),
-        read_reference=_Reference(scan, phase),
-        read_scribble=_Scribble(scan, phase),
+        read_reference=labels,
+        read_scribble=_Scribble(scan, phase, labels),
         spacing_mm=spacing,
         affine=_affine(scan.rng("affine"), spacing[::-1], shape[::-1]),
         axes=(2, 1, 0),

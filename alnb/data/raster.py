@@ -8,6 +8,7 @@ arguments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -51,23 +52,32 @@ def paint(stroke: Stroke, onto: LabelMap) -> Window:
 
 def bounds(stroke: Stroke, shape: tuple[int, int]) -> Window:
     """The window of an (H, W) slice outside which `stroke` covers nothing; it may be empty."""
+    return _bounds(stroke, _points(stroke), shape)
+
+
+def _bounds(stroke: Stroke, points: Floats64, shape: tuple[int, int]) -> Window:
     reach = stroke.radius if stroke.tool == "brush" else 0.0
-    points = _points(stroke)
-    low = np.floor(points.min(axis=0) - reach - 0.5)
-    high = np.ceil(points.max(axis=0) + reach + 0.5)
-    top, left = (int(np.clip(low[axis], 0, shape[axis])) for axis in (0, 1))
-    bottom, right = (int(np.clip(high[axis], 0, shape[axis])) for axis in (0, 1))
-    return slice(top, max(top, bottom)), slice(left, max(left, right))
+    rows, cols = (
+        slice(
+            min(max(math.floor(low - reach - 0.5), 0), side),
+            min(max(math.ceil(high + reach + 0.5), 0), side),
+        )
+        for low, high, side in zip(
+            points.min(axis=0).tolist(), points.max(axis=0).tolist(), shape, strict=True
+        )
+    )
+    return rows, cols
 
 
 def cover(stroke: Stroke, shape: tuple[int, int]) -> tuple[Window, NDArray[np.bool_]]:
     """The window of `bounds`, and within it the pixels that `stroke` covers."""
-    window = bounds(stroke, shape)
+    points = _points(stroke)
+    window = _bounds(stroke, points, shape)
     size = window[0].stop - window[0].start, window[1].stop - window[1].start
     if 0 in size:
         return window, np.zeros(size, dtype=bool)
     fill = _inside if stroke.tool == "lasso" else _near
-    return window, fill(_points(stroke), stroke.radius, window).reshape(size)
+    return window, fill(points, stroke.radius, window).reshape(size)
 
 
 def target(content: Content, shape: tuple[int, int], load: Callable[[str], LabelMap]) -> LabelMap:
@@ -124,9 +134,10 @@ def _near(points: Floats64, radius: float, window: Window) -> NDArray[np.bool_]:
     if not len(start):
         return ink
     reach = min(radius, 4 * FAR) + 0.5
-    origin = np.clip(np.floor(low - reach), first, stop).astype(np.int64)
-    size = (np.clip(np.ceil(high + reach), first, stop).astype(np.int64) - origin).max(axis=0)
+    origin = np.clip(np.floor(low - reach), first, stop)
+    size = (np.clip(np.ceil(high + reach), first, stop) - origin).max(axis=0)
     rows, cols = (max(1, int(side)) for side in size)
+    origin = origin.astype(np.int64)
     length2 = (along * along).sum(axis=1)
     length2[length2 == 0] = 1.0
     step = max(1, CHUNK // (rows * cols))
@@ -154,7 +165,10 @@ def _pieces(
 ) -> tuple[Floats64, Floats64, Floats64, Floats64]:
     """Per piece: start and direction of its segment, and the corners of the piece's own box."""
     start = points if len(points) == 1 else points[:-1]
-    along = np.zeros_like(start) if len(points) == 1 else np.diff(points, axis=0)
+    along = points[1:] - start if len(points) > 1 else np.zeros_like(start)
+    if np.abs(along).max() <= max(PIECE, radius):
+        end = points[-len(start) :]
+        return start, along, np.minimum(start, end), np.maximum(start, end)
     enter, leave = _within(start, along, first - radius - 1.0, stop + radius + 1.0)
     longest = np.abs(along).max(axis=1) * (leave - enter)
     count = np.maximum(1, np.ceil(longest / max(PIECE, radius))).astype(np.int64)

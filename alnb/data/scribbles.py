@@ -55,8 +55,8 @@ def scribble_from_mask(
     strokes: list[Stroke] = []
     for label in range(1, classes):
         region = mask == label
-        for part in _parts(region):
-            path = _excerpt(_middle(part, rng), STROKE_SHARE * room, rng)
+        for part, corner in _parts(region):
+            path = _excerpt(_middle(part, rng) + corner, STROKE_SHARE * room, rng)
             shaken = _shaken(path, jitter_px, rng)
             strokes.append(_fitted((shaken, path), label, region, thickness))
     region = mask == 0
@@ -66,18 +66,29 @@ def scribble_from_mask(
     return tuple(stroke for stroke in moved if stroke.label != missed_class)
 
 
-def _parts(region: Region) -> Iterator[Region]:
-    """Connected parts of 10 pixels or more, or else the largest."""
-    from scipy.ndimage import label
+def _parts(region: Region) -> Iterator[tuple[Region, Path]]:
+    """Connected parts of 10 pixels or more, or else the largest, each in a box with its corner."""
+    from scipy.ndimage import find_objects, label
 
-    numbered, _ = label(region, np.ones((3, 3), dtype=int))
-    sizes = np.bincount(numbered.ravel())
-    sizes[0] = 0
-    if not sizes.any():
+    inside = _box(region)
+    if inside is None:
         return
+    numbered, count = label(region[inside], np.ones((3, 3), dtype=int))
+    sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
     keep = np.flatnonzero(sizes >= SMALL)
-    for number in keep if len(keep) else [int(sizes.argmax())]:
-        yield numbered == number
+    boxes = find_objects(numbered)
+    for index in keep if len(keep) else [int(sizes.argmax())]:
+        rows, cols = boxes[index]
+        corner = np.array([inside[0].start + rows.start, inside[1].start + cols.start])
+        yield numbered[rows, cols] == index + 1, corner.astype(np.float64)
+
+
+def _box(region: Region) -> tuple[slice, slice] | None:
+    """The least window that holds all of a region; None where it is empty."""
+    rows, cols = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
 def _middle(part: Region, rng: np.random.Generator) -> Path:
@@ -85,30 +96,43 @@ def _middle(part: Region, rng: np.random.Generator) -> Path:
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize
 
-    rows, cols = (np.flatnonzero(part.any(axis=axis)) for axis in (1, 0))
-    top, left = int(rows[0]) - 1, int(cols[0]) - 1
-    framed = np.pad(part[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1], 1)
+    framed = np.zeros((part.shape[0] + 2, part.shape[1] + 2), dtype=bool)
+    framed[1:-1, 1:-1] = part
     depth = distance_transform_edt(framed)
     erosion = min(float(rng.integers(1, 4)), depth.max() - 0.5)
-    core = max(_parts(depth > erosion), key=np.count_nonzero)
-    skeleton = _opened(skeletonize(core), rng)
-    pixels = {(int(r), int(c)) for r, c in np.argwhere(skeleton)}
-    path: Path = np.array(_longest(pixels), dtype=np.float64) + np.array([top + 0.5, left + 0.5])
+    skeleton = _opened(skeletonize(_largest(depth > erosion)), rng)
+    pixels = set(zip(*(side.tolist() for side in np.nonzero(skeleton)), strict=True))
+    path: Path = np.array(_longest(pixels), dtype=np.float64) - 0.5
     return path
 
 
-def _opened(skeleton: Region, rng: np.random.Generator) -> Region:
-    """A skeleton that closes on itself, such as that of the myocardium, with a gap in the loop."""
-    from scipy.ndimage import binary_dilation, binary_fill_holes
+def _largest(region: Region) -> Region:
+    """The largest connected part, as it lies."""
+    from scipy.ndimage import label
 
-    hole = binary_fill_holes(skeleton) & ~skeleton
-    if not hole.any():
+    numbered, count = label(region, np.ones((3, 3), dtype=int))
+    if count == 1:
+        return region
+    largest: Region = numbered == np.bincount(numbered[region]).argmax()
+    return largest
+
+
+def _opened(skeleton: Region, rng: np.random.Generator) -> Region:
+    """A skeleton that closes on itself, such as that of the myocardium, with a gap in the loop.
+
+    Its border is free.
+    """
+    from scipy.ndimage import binary_dilation, label
+
+    numbered, count = label(~skeleton)
+    if count == 1:
         return skeleton
+    hole = ~skeleton & (numbered != numbered[0, 0])
     loop = np.argwhere(skeleton & binary_dilation(hole, np.ones((3, 3), dtype=bool)))
     gap = loop[rng.integers(len(loop))]
     distance = np.hypot(*(np.indices(skeleton.shape) - gap[:, None, None]))
     rest = skeleton & (distance > 2.5)
-    return max(_parts(rest), key=np.count_nonzero) if rest.any() else skeleton
+    return _largest(rest) if rest.any() else skeleton
 
 
 def _longest(pixels: set[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -149,9 +173,9 @@ def _background(region: Region, room: float, rng: np.random.Generator) -> Iterat
         return
     bare = bool(region.all())
     distance = np.full(region.shape, np.inf) if bare else distance_transform_edt(region)
-    if distance.max() < NEAR:
-        for part in _parts(region):
-            yield _excerpt(_middle(part, rng), LOOP_SHARE * room, rng)
+    if distance.max() < NEAR or 1 in region.shape:
+        for part, corner in _parts(region):
+            yield _excerpt(_middle(part, rng) + corner, LOOP_SHARE * room, rng)
         return
     if not bare:
         yield _excerpt(_loop(distance, rng), LOOP_SHARE * room, rng)
@@ -163,9 +187,12 @@ def _loop(distance: Distance, rng: np.random.Generator) -> Path:
     from skimage.measure import find_contours
 
     wanted = float(rng.uniform(NEAR + 2, 0.5 * FAR))
-    level = min(wanted, max(NEAR - 1, 0.7 * float(distance.max())))
-    lines = find_contours(distance, level)
-    line: Path = max(lines, key=len)[::2] + 0.5
+    farthest = float(distance.max())
+    level = min(wanted, max(NEAR - 1, 0.7 * farthest))
+    # where there is room, the line cannot slip between every second pixel
+    step = 2 if farthest >= 4 * NEAR else 1
+    lines = find_contours(distance[::step, ::step], level)
+    line: Path = max(lines, key=len)[:: 2 // step] * step + 0.5
     if np.hypot(*(line[0] - line[-1])) < 3:
         line = np.roll(line, -int(rng.integers(len(line))), axis=0)
     return line
@@ -174,10 +201,10 @@ def _loop(distance: Distance, rng: np.random.Generator) -> Path:
 def _stray(distance: Distance, length: float, rng: np.random.Generator) -> Path:
     """A gently bending line of about `length` pixels, far from the foreground."""
     enough = min(FAR, 0.7 * float(distance.max()))
-    places = np.argwhere(distance >= enough)
-    best: Path = places[rng.integers(len(places))][None] + 0.5
+    places = np.flatnonzero(distance >= enough)
+    best = _centre(int(places[rng.integers(len(places))]), distance)[None]
     for _ in range(12):
-        start = places[rng.integers(len(places))] + 0.5
+        start = _centre(int(places[rng.integers(len(places))]), distance)
         heading, bend = float(rng.uniform(-np.pi, np.pi)), float(rng.normal(0, 0.04))
         ahead = _walk(distance, start, heading, bend, length)
         behind = _walk(distance, start, heading + np.pi, -bend, length - 2 * len(ahead))
@@ -186,6 +213,11 @@ def _stray(distance: Distance, length: float, rng: np.random.Generator) -> Path:
         if 2 * len(best) >= length:
             break
     return best
+
+
+def _centre(place: int, distance: Distance) -> Path:
+    row, col = divmod(place, distance.shape[1])
+    return np.array([row + 0.5, col + 0.5])
 
 
 def _walk(distance: Distance, start: Path, heading: float, bend: float, length: float) -> Path:

@@ -89,8 +89,8 @@ def _paint_heart(signal: Field, who: Anatomy, beat: Beat, cloth: Weave) -> None:
 
 def _around(beat: Beat) -> Window:
     """The rows and columns of all slices in which the heart changes anything."""
-    depth: Field = np.maximum(beat.outer - beat.rho, beat.rv)
-    near = (depth > -REACH).any(axis=0)
+    depth: Field = np.maximum(beat.outer - beat.rho, beat.rv).max(axis=0)
+    near = depth > -REACH
     sides = (np.flatnonzero(near.any(axis=axis)) for axis in (1, 0))
     rows, cols = (slice(int(side[0]), int(side[-1]) + 1) for side in sides)
     return slice(None), rows, cols
