@@ -89,6 +89,7 @@ class Labeller:
         start = next(iter(session.pending or session.queue), None) or _first(session)
         if start is not None:
             self.show(start)
+        self._line = status.greeting(len(session.state.labelled), session.problems)
 
     @property
     def widget(self) -> Any:

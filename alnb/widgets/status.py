@@ -156,10 +156,21 @@ def hint(now: Situation) -> Line:
     return next((line for holds, line in cases if holds), last)
 
 
+def greeting(labelled: int, problems: Sequence[str]) -> Line | None:
+    """The first line of a view: what is amiss, or that earlier work is there; else None."""
+    if problems:
+        return Line(problems[-1], "warn")
+    if labelled:
+        return Line(f"Session continued: {_count(labelled, 'slice')} labelled.", "good")
+    return None
+
+
 def training_text(step: Step | None) -> str:
     """Progress of a training in a few words."""
     if step is None:
         return "Training starts …"
+    if step.step >= step.total:
+        return "Measuring the new model …"
     text = f"Training step {step.step}/{step.total}"
     if math.isfinite(step.loss):
         text += f", loss {step.loss:.2f}"

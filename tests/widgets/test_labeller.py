@@ -266,3 +266,14 @@ def test_panels_can_ask_whether_a_pen_is_down(page):
     assert page.labeller.drawing
     page.say({"kind": "pen", "down": False})
     assert not page.labeller.drawing
+
+
+def test_a_resumed_project_says_what_is_there_and_goes_on_at_the_first_open_slice(page, session):
+    page.stroke(LINE)
+    page.act("submit")
+    again = Labeller(session)
+    second = Page(again)
+    second.hello()
+    assert second.last("ui")["line"]["text"] == "Session continued: 1 slice labelled."
+    assert again.here == session.pending[0]
+    again.close()

@@ -80,6 +80,7 @@ def test_the_next_query_never_promises_more_than_is_left():
 def test_training_is_told_in_words():
     assert training_text(None) == "Training starts …"
     assert training_text(Step(120, 400, 0.3, 14.2)) == "Training step 120/400, loss 0.30, 14 s left"
+    assert training_text(Step(400, 400, 0.3, 0.0)) == "Measuring the new model …"
     assert training_text(Step(1, 4, float("nan"))) == "Training step 1/4"
     assert "0.75 on the validation" in metrics_text(Metrics("val", (0.5, 1.0), 3))
     assert "undefined" in metrics_text(Metrics("val", (None,), 0))

@@ -1,5 +1,6 @@
 // The controls around the canvas. Text enters the page by textContent only: names come from files.
 
+const NARROW = 640; // CSS pixels; below, the right column moves under the stage
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element with properties, attributes (by a leading "@") and children. */
@@ -76,6 +77,10 @@ class Desk {
       this.root = root;
       root.setAttribute("data-lm-suppress-shortcuts", "true");
       root.dataset.booster = "on"; // the style sheet puts the kernel-drawn controls away
+      this.resized = new ResizeObserver(() => {
+        root.dataset.narrow = root.clientWidth < NARROW ? "yes" : "no";
+      });
+      this.resized.observe(root);
       root.addEventListener("keydown", this.keydown, true);
       root.addEventListener("keyup", this.keyup, true);
     }
@@ -84,6 +89,7 @@ class Desk {
   }
 
   close() {
+    this.resized?.disconnect();
     this.root?.removeEventListener("keydown", this.keydown, true);
     this.root?.removeEventListener("keyup", this.keyup, true);
     this.offs.forEach((off) => off());
