@@ -190,7 +190,7 @@ def _loop(distance: Distance, rng: np.random.Generator) -> Path:
     farthest = float(distance.max())
     level = min(wanted, max(NEAR - 1, 0.7 * farthest))
     # where there is room, the line cannot slip between every second pixel
-    step = 2 if farthest >= 4 * NEAR else 1
+    step = 2 if min(farthest, *distance.shape) >= 4 * NEAR else 1
     lines = find_contours(distance[::step, ::step], level)
     line: Path = max(lines, key=len)[:: 2 // step] * step + 0.5
     if np.hypot(*(line[0] - line[-1])) < 3:
@@ -239,7 +239,8 @@ def _excerpt(path: Path, length: float, rng: np.random.Generator) -> Path:
     if spare <= 0:
         return path
     begin = float(rng.uniform(0, spare))
-    stretch: Path = path[(along >= begin) & (along <= begin + max(length, 2.0))]
+    first, last = np.searchsorted(along, [begin, begin + max(length, 2.0)])
+    stretch: Path = path[first : max(last, first + 1)]
     return stretch
 
 

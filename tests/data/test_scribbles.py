@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from alnb.data.raster import rasterize
 from alnb.data.scribbles import scribble_from_mask
@@ -37,13 +38,49 @@ masks = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
-@given(masks, st.integers(0, 9), st.floats(1, 4), st.floats(0, 2))
+def enlarged(small, rows, cols):
+    return np.kron(small, np.ones((rows, cols), np.uint8))
+
+
+# single pixels, single rows, speckle, blocks, one class all over, nothing known
+oddities = st.builds(
+    enlarged,
+    arrays(
+        np.uint8,
+        array_shapes(min_dims=2, max_dims=2, max_side=9),
+        elements=st.sampled_from([0, 1, 2, 3, IGNORE]),
+        fill=st.sampled_from([0, 1, IGNORE]),
+    ),
+    st.integers(1, 9),
+    st.integers(1, 9),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(masks | oddities, st.integers(0, 9), st.floats(1, 9), st.floats(0, 6))
 def test_ink_stays_inside_its_class_and_every_class_gets_some(mask, seed, thickness, jitter):
     _, ink = drawn(mask, seed, thickness=thickness, jitter_px=jitter)
     said = ink != IGNORE
     np.testing.assert_array_equal(ink[said], mask[said])
     assert set(np.unique(ink[said])) == set(np.unique(mask)) - {IGNORE}
+
+
+@settings(deadline=None, max_examples=30)
+@given(oddities, st.integers(0, 9), st.floats(0, 50))
+def test_a_shifted_hand_misses_classes_but_never_fails(mask, seed, bias):
+    strokes, _ = drawn(mask, seed, bias_px=bias)
+    still, _ = drawn(mask, seed)
+    assert [stroke.label for stroke in strokes] == [stroke.label for stroke in still]
+
+
+@pytest.mark.parametrize("shape", [(10, 61), (2, 46), (61, 10)])
+def test_a_far_line_in_a_narrow_slice_is_cut_to_at_least_a_dot(shape):
+    mask = np.zeros(shape, np.uint8)
+    mask[0, 0] = 1
+    for seed in range(40):
+        strokes, ink = drawn(mask, seed, thickness=6.0, jitter_px=0.0)
+        assert {stroke.label for stroke in strokes} == {0, 1}
+        np.testing.assert_array_equal(ink[ink != IGNORE], mask[ink != IGNORE])
 
 
 def test_every_part_of_ten_pixels_gets_a_stroke_and_smaller_ones_only_when_alone():
