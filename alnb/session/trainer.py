@@ -193,6 +193,7 @@ class Trainer:
             return report, None
         with self._predicting:
             self._learnt = checkpoint, learner
+            self._damaged.discard(checkpoint)  # the same weights, learnt and saved once more
         measured = [] if fresh is None else [Evaluated(number, fresh)]
         session._commit(FitFinished(number, checkpoint, report), *measured)
         self.model()

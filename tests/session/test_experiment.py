@@ -31,7 +31,7 @@ def test_a_budget_that_cannot_be_spent_says_so(budget):
 
 def test_a_run_that_was_cut_off_at_any_stage_ends_with_the_same_curve(project, hearts, tmp_path):
     oracle = SimulatedOracle(hearts, "mask")
-    plan = (3, 6, 9)
+    plan = (2, 4)
     whole = run(project(folder=tmp_path / "whole"), oracle, plan)
 
     class Cut(Exception):
@@ -55,6 +55,19 @@ def test_a_run_that_was_cut_off_at_any_stage_ends_with_the_same_curve(project, h
         assert [(r.round, r.items, r.split, r.dice) for r in resumed] == [
             (r.round, r.items, r.split, r.dice) for r in whole
         ], f"cut before stage {cut} ({stages[cut]})"
+
+
+def test_a_run_killed_between_training_and_measuring_measures_that_model(
+    project, hearts, monkeypatch
+):
+    oracle = SimulatedOracle(hearts, "mask")
+    session = project()
+    with monkeypatch.context() as patch:
+        patch.setattr(session.trainer, "_measure_fit", lambda *_: None)
+        run(session, oracle, (3,), test=False)
+    assert session.round.metrics == ()
+    rows = run(project(learner=ClassMeans()), oracle, (3,))
+    assert [(r.round, r.split) for r in rows] == [(1, "val"), (1, "test")]
 
 
 def test_the_csv_holds_every_round_and_split_and_quotes_formulas(project, hearts):

@@ -2,6 +2,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +93,8 @@ def test_an_unknown_event_or_field_says_to_update():
         decode("SliceDreamt", "{}")
     with pytest.raises(JournalError, match="newer"):
         decode("RoundClosed", '{"number": 1, "mood": "good"}')
+
+
+def test_numbers_of_numpy_are_numbers():
+    event = FitFinished(np.int64(0), "22", FitReport(np.int32(3), np.float32(0.5), np.float64(1)))
+    assert decode("FitFinished", encode(event)) == event

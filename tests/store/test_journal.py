@@ -1,12 +1,6 @@
 import json
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
@@ -181,46 +175,6 @@ def test_threads_share_a_journal(path):
     for thread in threads:
         thread.join()
     assert [e.seq for e in journal.entries()] == list(range(1, 41))
-
-
-WRITER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {here!r})
-from test_journal import entry
-from alnb.store.journal import Journal
-journal = Journal(Path({path!r}))
-seq = max((e.seq for e in journal.entries()), default=0)
-while True:
-    seq += 1
-    journal.append([entry(seq)])
-    print(seq, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_sigkill_at_any_moment_loses_no_acknowledged_stroke(path):
-    rng, acknowledged = random.Random(0), 0
-    here = str(Path(__file__).parent)
-    for kill in range(40):
-        script = WRITER.format(here=here, path=str(path))
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-        ) as child:
-            last = int(child.stdout.readline())
-            time.sleep(rng.uniform(0.001, 0.08))
-            child.send_signal(signal.SIGKILL)
-            rest = child.stdout.read().split()
-        last = int(rest[-1]) if rest else last
-        acknowledged = last
-        journal = Journal(path)
-        kept = [e.seq for e in journal.entries()]
-        assert kept == list(range(1, len(kept) + 1)), f"kill {kill}"
-        assert last <= len(kept) <= last + 1, f"kill {kill}: told {last}, kept {len(kept)}"
-        assert journal.problems == ()
-        assert journal._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        journal.close()
-    assert acknowledged > 200, "too few acknowledgements to prove anything"
 
 
 def test_the_checksum_covers_what_it_names(path):
