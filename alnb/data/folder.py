@@ -29,13 +29,13 @@ from alnb.data.cohort import Cohort, Split
 from alnb.data.files import folder_at, open_regular, scan, shown
 from alnb.data.nifti import (
     BUDGET,
-    Header,
     ImageReader,
     LabelReader,
     NiftiFile,
     checked_image,
     nifti_volume,
 )
+from alnb.data.nifti_header import Header
 from alnb.data.volume import ArrayCache, Volume
 from alnb.errors import BadInput
 from alnb.records import IGNORE
