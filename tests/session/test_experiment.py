@@ -64,7 +64,10 @@ def test_a_run_killed_between_training_and_measuring_measures_that_model(
     session = project()
     with monkeypatch.context() as patch:
         patch.setattr(session.trainer, "_measure_fit", lambda *_: None)
-        run(session, oracle, (3,), test=False)
+        session.ask(3)
+        for slice_id in session.pending:
+            session.annotate(*oracle.annotate(slice_id))
+        session.fit()
     assert session.round.metrics == ()
     rows = run(project(learner=ClassMeans()), oracle, (3,))
     assert [(r.round, r.split) for r in rows] == [(1, "val"), (1, "test")]
