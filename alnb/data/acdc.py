@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alnb.data.cohort import Cohort, Split, natural
-from alnb.data.files import folder_at, open_regular, regular, scan, shown
+from alnb.data.files import PathLike, folder_at, open_regular, regular, scan, shown
 from alnb.data.nifti import BUDGET, ImageReader, LabelReader, NiftiFile, checked_image, nifti_volume
 from alnb.data.volume import ArrayCache, Shape, Volume
 from alnb.errors import BadInput
@@ -44,9 +44,7 @@ NIFTI_NAME = re.compile(r"patient(\d+)_frame(\d+)(_gt|_scribble)?\.nii(\.gz)?")
 TRAIN_UNTIL, VAL_UNTIL = 80, 100
 
 
-def acdc(
-    root: str | Path, *, patients: Container[int] | None = None, budget: int = BUDGET
-) -> Cohort:
+def acdc(root: PathLike, *, patients: Container[int] | None = None, budget: int = BUDGET) -> Cohort:
     """The ACDC volumes in `root`, in either layout.
 
     HDF5 opens by its headers alone; NIfTI files are read once, so that damage is found now. What

@@ -12,6 +12,8 @@ from typing import BinaryIO
 from alnb.data.cohort import natural
 from alnb.errors import BadInput
 
+PathLike = str | os.PathLike[str]
+
 ENTRIES = 200_000
 DEPTH = 12
 
@@ -24,7 +26,7 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def shown(path: str | Path, root: str | Path | None = None) -> str:
+def shown(path: PathLike, root: PathLike | None = None) -> str:
     """A name fit for a message: relative to `root`, control characters escaped, cut in length."""
     text = os.fspath(path)
     if root is not None:
@@ -34,7 +36,7 @@ def shown(path: str | Path, root: str | Path | None = None) -> str:
     return text if len(text) <= 300 else f"…{text[-300:]}"
 
 
-def folder_at(path: str | Path) -> Path:
+def folder_at(path: PathLike) -> Path:
     """The folder at `path` with links resolved; BadInput where there is none."""
     root = Path(path).expanduser()
     if "\0" in os.fspath(path) or not root.is_dir():
@@ -88,7 +90,7 @@ def _walk(folder: Path, found: Found, depth: int) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def regular(path: str | Path, root: Path) -> Path:
+def regular(path: PathLike, root: Path) -> Path:
     """`path` as an absolute path, if it is a regular file inside `root` and no link leads there.
 
     BadInput says what it is instead. Nothing is opened.

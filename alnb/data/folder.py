@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from alnb.data.cohort import Cohort, Split
-from alnb.data.files import folder_at, open_regular, scan, shown
+from alnb.data.files import PathLike, folder_at, open_regular, scan, shown
 from alnb.data.nifti import (
     BUDGET,
     ImageReader,
@@ -101,7 +101,7 @@ class _Sorted:
 
 
 def folder(
-    path: str | Path,
+    path: PathLike,
     *,
     classes: Sequence[str] | None = None,
     name: str | None = None,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from alnb.data.acdc import acdc, is_acdc
 from alnb.data.cohort import Cohort
-from alnb.data.files import folder_at, scan, shown
+from alnb.data.files import PathLike, folder_at, scan, shown
 from alnb.data.folder import ENDINGS, FOLDER, SPLITS, folder
 from alnb.errors import BadInput
 
 
-def load(path: str | Path) -> Cohort:
+def load(path: PathLike) -> Cohort:
     """The cohort in the folder `path`: ACDC in HDF5 or NIfTI, else any folder of NIfTI images.
 
     BadInput says what was looked for; where `path` holds data sets instead of being one, it names

@@ -27,6 +27,24 @@ def test_the_layout_decides_the_loader(tmp_path):
     assert load(other).name == "other"
 
 
+class Somewhere:
+    """A path by protocol alone."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+
+def test_a_path_may_be_text_or_anything_that_stands_for_a_path(tmp_path):
+    write(tmp_path / "images/x1.nii", blob())
+    for path in (tmp_path, str(tmp_path), Somewhere(tmp_path)):
+        assert list(load(path).volumes) == ["x1"]
+    with pytest.raises(BadInput, match="nowhere is not a folder"):
+        load(Somewhere(tmp_path / "nowhere"))
+
+
 def test_a_folder_of_data_sets_names_them(tmp_path):
     write(tmp_path / "liver/imagesTr/x1.nii", blob())
     write(tmp_path / "acdc/training/patient001/patient001_frame01.nii", blob())
