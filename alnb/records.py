@@ -7,6 +7,7 @@ A *row* is a position in `Pool.ids`; strategies speak rows, people and disk spea
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -124,11 +125,11 @@ class Stroke:
     def __post_init__(self) -> None:
         if not self.points:
             raise ValueError("A stroke needs at least one point.")
-        if not all(np.isfinite(value) for point in self.points for value in point):
+        if not all(math.isfinite(value) for point in self.points for value in point):
             raise ValueError("A stroke has a point that is not a finite number.")
         if not 0 <= self.label <= IGNORE:
             raise ValueError(f"Label {self.label} is outside 0..{IGNORE}.")
-        if not (np.isfinite(self.radius) and self.radius > 0):
+        if not (math.isfinite(self.radius) and self.radius > 0):
             raise ValueError(f"Radius {self.radius} must be a positive number of pixels.")
 
 

@@ -132,8 +132,9 @@ def apply(state: SessionState, entry: Entry) -> SessionState:
     return replace(_after(entry.event, state, entry.by), seq=entry.seq)
 
 
-def _with(mapping: Mapping[Any, Any], key: Any, value: Any) -> Mapping[Any, Any]:
-    return MappingProxyType({**mapping, key: value})
+def _with(mapping: Any, key: Any, value: Any) -> Mapping[Any, Any]:
+    # a union copies the dict behind the proxy without hashing each key anew, as ** would
+    return MappingProxyType(mapping | {key: value})
 
 
 def _without(mapping: Mapping[Any, Any], key: Any) -> Mapping[Any, Any]:

@@ -258,7 +258,8 @@ def _plain(value: Any) -> Any:
 
 def _rich(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_rich(item) for item in value)
+        # a journal is mostly coordinates: a call for each would be half the time of opening it
+        return tuple([item if type(item) is float else _rich(item) for item in value])
     if isinstance(value, dict):
         kind = value.pop("is")
         if kind == "float":
