@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alnb.data.cohort import Cohort, Split
-from alnb.data.raster import rasterize, target
+from alnb.data.raster import merge, rasterize, target
 from alnb.data.volume import ArrayCache, unlabelled
 from alnb.errors import JournalError, UnknownItem
 from alnb.records import Annotation, LabelMap, Pool, Round, SliceId
 from alnb.session.state import Draft, Fit, SessionState
-from alnb.session.targets import merge
 from alnb.store.blobs import Blobs
 from alnb.store.events import SessionCreated
 
