@@ -37,7 +37,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,14 @@ FLAGS = [
     "--no-first-run",
     "--disable-sync",
     "--force-color-profile=srgb",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+# plotly's scattergl needs WebGL; emulating it makes every frame slow, which spoils pen latencies
+WEBGL = [
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 IDLE = """() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status
     === 'idle'"""
@@ -182,8 +185,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+def launch() -> Iterator[Callable[..., Any]]:
+    """Gives a headless Chromium, ``launch(webgl=True)`` or ``launch(webgl=False)``."""
     path = chromium()
     if path is None:
         if os.environ.get("ALNB_REQUIRE_BROWSER") == "1":
@@ -192,9 +195,23 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chrome = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chrome
-        chrome.close()
+        started: dict[bool, Any] = {}
+
+        def start(*, webgl: bool) -> Any:
+            if webgl not in started:
+                flags = [*FLAGS, *(WEBGL if webgl else ["--disable-gpu"])]
+                started[webgl] = playwright.chromium.launch(executable_path=path, args=flags)
+            return started[webgl]
+
+        yield start
+        for chrome in started.values():
+            chrome.close()
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Any]) -> Any:
+    """A Chromium with software WebGL. A module may define its own `browser` instead."""
+    return launch(webgl=True)
 
 
 class Notebook:
