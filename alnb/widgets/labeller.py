@@ -314,7 +314,8 @@ class Labeller:
 
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:
         slice_id = read_slice(details["slice"])
-        if kind == "accepted":
+        # what is accepted is what was shown, also where a training has just ended
+        if kind == "accepted" and self.session.draft(slice_id).proposal is None:
             self.session.opened(slice_id)
         self.session.submit(slice_id, kind, seconds=self._seconds(slice_id))
         self._finished(slice_id)

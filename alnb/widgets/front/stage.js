@@ -2,6 +2,7 @@
 
 const PALM_MS = 1200; // touches this soon after the pen are the palm
 const THIN = 0.08; // slice pixels; nearer points add nothing
+const RAW_MS = 4; // a fast mouse sends 1000 positions a second; each need not be painted alone
 const GUARDED = [
   "mousemove", "mousedown", "mouseup", "mouseout", "wheel",
   "touchstart", "touchmove", "touchend", "touchcancel", "keydown",
@@ -13,6 +14,7 @@ class Stage {
     this.zoom = { scale: 1, x: 0, y: 0 };
     this.touches = new Map();
     this.pointer = null; // id of the pointer that draws
+    this.held = []; // its positions that are not painted yet
     this.pan = null;
     this.pinch = null;
     this.penUntil = 0;
@@ -47,6 +49,7 @@ class Stage {
     const listen = (type, handler) =>
       canvas.addEventListener(type, handler.bind(this), { signal: this.abort.signal });
     listen("pointerdown", this.down);
+    listen("pointerrawupdate", this.raw);
     listen("pointermove", this.move);
     listen("pointerup", this.up);
     listen("pointercancel", this.up);
@@ -174,6 +177,9 @@ class Stage {
     if (!scene.editable) return this.link.emit("locked");
     this.capture(event);
     this.pointer = event.pointerId;
+    this.held = [];
+    this.ahead = false;
+    this.painted = 0;
     const erasing = this.erasing(event);
     this.painter.begin({
       id: newId(),
@@ -203,15 +209,33 @@ class Stage {
     if (this.pinch) return this.movePinch();
     if (this.pan?.id === event.pointerId)
       return this.moveTo(this.pan.x + event.clientX, this.pan.y + event.clientY);
-    if (event.pointerId === this.pointer && this.painter.open) this.draw(event);
+    if (event.pointerId === this.pointer && this.painter.open) {
+      if (!this.ahead) this.hold(event);
+      this.draw();
+    }
     this.ring(event);
   }
 
-  draw(event) {
+  /** Positions as they come, where the browser gives them: pointermove waits for the next frame. */
+  raw(event) {
+    if (event.pointerId !== this.pointer || !this.painter.open || this.ignored(event)) return;
+    this.ahead = true; // pointermove will tell the same positions once more
+    this.hold(event);
+    if (event.timeStamp - this.painted >= RAW_MS) {
+      this.painted = event.timeStamp;
+      this.draw();
+    }
+  }
+
+  hold(event) {
     const all = event.getCoalescedEvents?.() ?? [];
+    this.held.push(...(all.length ? all : [event]));
+  }
+
+  draw() {
     const fresh = [];
     let [row, col] = this.painter.open.points.at(-1);
-    for (const each of all.length ? all : [event]) {
+    for (const each of this.held.splice(0)) {
       const point = this.toSlice(each);
       if (Math.hypot(point[0] - row, point[1] - col) < THIN) continue;
       fresh.push(point);
@@ -226,7 +250,10 @@ class Stage {
     if (this.pan?.id === event.pointerId) this.endPan();
     if (event.pointerId !== this.pointer) return;
     this.pointer = null;
-    if (this.painter.open) this.painter.commit();
+    if (this.painter.open) {
+      this.draw();
+      this.painter.commit();
+    }
     this.ring(event.type === "pointerup" ? event : null);
   }
 
@@ -234,6 +261,7 @@ class Stage {
   cancel() {
     if (!this.painter.open) return false;
     this.pointer = null;
+    this.held = [];
     this.painter.abort();
     return true;
   }
