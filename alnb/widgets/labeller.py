@@ -297,7 +297,7 @@ class Labeller:
             "skip": self._skip,
             "train": lambda _: self._worker.soon("train", self._train),
             "stop": lambda _: self._stop(),
-            "ask": lambda _: self._begin_asking(),
+            "ask": lambda _: self._ask_now(),
         }
         if name not in acts:
             _log.warning("the view sent an unknown act %r", name)
@@ -379,6 +379,11 @@ class Labeller:
         if self.session.job is not None:
             self.session.job.stop()
         self._refresh()
+
+    def _ask_now(self) -> None:
+        """A person asks, so the automatic round need not ask again when its training ends."""
+        self._chain = False
+        self._begin_asking()
 
     def _begin_asking(self) -> None:
         self._choosing = True

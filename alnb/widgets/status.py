@@ -92,7 +92,8 @@ def acts(now: Situation) -> tuple[Act, ...]:
         train = Act("train", "Train", "Train on everything submitted", enabled=ready)
         buttons.append(train)
     if not now.pending or not now.asked:
-        buttons.append(_ask(now, ready))
+        # the next query need not wait for a training: that is what drawing on means
+        buttons.append(_ask(now, not now.choosing))
     primary = _primary(now, buttons)
     return tuple(
         Act(b.act, b.label, b.hint, primary=b is primary, enabled=b.enabled) for b in buttons
@@ -122,7 +123,8 @@ def _ask(now: Situation, ready: bool) -> Act:
 
 def _primary(now: Situation, buttons: list[Act]) -> Act | None:
     """The obvious next act: finish this slice, go on, train, ask. In this order."""
-    wish = ["submit"] if now.ink else ["accept"]
+    # accepting a proposal is a choice of its own, never what the enter key does by itself
+    wish = ["submit"] if now.ink else []
     wish += ["next_open"] if now.pending else []
     wish += ["train"] if now.untrained and not now.pending else []
     wish += ["ask"]
@@ -149,7 +151,7 @@ def hint(now: Situation) -> Line:
         (drawing, Line("Draw a stroke on each structure, background too, then submit.")),
         (not now.asked, Line("Ask for the first slices to begin.")),
         (now.pending > 0, Line(f"{_count(now.pending, 'slice')} of the query to go.")),
-        (now.training, Line("Training. Drawing goes on meanwhile.")),
+        (now.training, Line("Training. Draw on, or ask for the next slices meanwhile.")),
         (now.untrained > 0, Line("The query is done. Train on the new answers.", "good")),
     )
     last = Line("The query is done. Ask for the next slices.", "good")
