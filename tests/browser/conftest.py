@@ -79,10 +79,16 @@ RUN = """async code => {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder, and run them last.
+
+    Playwright's synchronous interface keeps an event loop running in the main thread until the
+    browser is closed; whatever runs after it would meet that loop.
+    """
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: here in item.path.parents)
 
 
 def chromium() -> str | None:
