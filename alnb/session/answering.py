@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -29,7 +30,7 @@ from alnb.store.events import (
 Kind = Literal["scribble", "mask", "accepted"]
 
 
-class Answering(Door):
+class Answering(Door, ABC):
     """The acts of an annotator. Each is on disk when it returns, or raises and changed nothing."""
 
     def opened(self, slice_id: SliceId) -> tuple[LabelMap, str] | None:
@@ -192,9 +193,9 @@ class Answering(Door):
                 f"to {len(self.classes) - 1}, and {IGNORE} is unlabelled. Nothing was changed."
             )
 
+    @abstractmethod
     def _proposal(self, slice_id: SliceId) -> tuple[Fit, LabelMap] | None:
         """The last model's label map of a slice and its training; None without a model."""
-        raise NotImplementedError
 
 
 def _check_seconds(seconds: float | None) -> None:

@@ -245,7 +245,8 @@ def test_a_listener_may_ask_for_a_prediction_while_a_training_ends(project):
     job = session.fit_in_background()
     for _ in range(20):
         session.draw(other, line())
-    job.result(10)
+    assert job.result(10).steps == 1
+    assert len(session.draft(other).strokes) == 20
 
 
 def test_images_are_read_for_a_training_while_drawing_goes_on(project, monkeypatch):

@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 
@@ -251,12 +252,18 @@ def test_a_folder_that_cannot_be_made_is_said_in_words(project, tmp_path):
         project(folder=tmp_path / "file" / "project")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_said_in_words(project, tmp_path):
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(JournalError, match="cannot be written"):
-        project(folder=folder)
+def test_a_folder_that_cannot_be_written_is_said_in_words(project, tmp_path, monkeypatch):
+    opening = os.open
+
+    def denied(path, flags, *rest, **options):
+        # root may write everywhere, so the refusal is made here
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) and "locked" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opening(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(JournalError, match=r"cannot be written \(Permission denied\)"):
+        project(folder=tmp_path / "locked")
 
 
 def test_many_threads_draw_without_loss_or_doubling(project):

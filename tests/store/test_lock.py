@@ -35,9 +35,14 @@ def test_a_second_process_is_told_who_holds_the_project_until_it_dies(tmp_path):
 
 def test_a_released_lock_can_be_taken_again(tmp_path):
     lock = ProjectLock(tmp_path)
+    with pytest.raises(ProjectBusy):
+        ProjectLock(tmp_path)
     lock.release()
     lock.release()
-    ProjectLock(tmp_path).release()
+    again = ProjectLock(tmp_path)
+    with pytest.raises(ProjectBusy):
+        ProjectLock(tmp_path)
+    again.release()
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_words(tmp_path):
