@@ -158,7 +158,22 @@ def test_draw_undo_submit_train_ask_and_survive_a_kill(
     page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     notebook.screenshot(f"{name}-3-panels")
+
+    # a click on a point of the map opens its slice; Home leads back to the query
+    here = notebook.kernel("print(desk.labeller.here)")
+    points = page.locator(".js-plotly-plot .subplot.x2y2 .scatterlayer path.point")
+    box = points.nth(points.count() // 3).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+    page.wait_for_timeout(300)
+    page.mouse.down()
+    page.mouse.up()
+    wait_kernel(notebook, f"str(desk.labeller.here) != {here.strip()!r}", 10)
+    assert ask(notebook, "print('true' if desk.labeller.here in session.pool else 'false')")
     notebook.canvas.scroll_into_view_if_needed()
+    notebook.canvas.focus()
+    page.keyboard.press("Home")
+    wait_kernel(notebook, f"str(desk.labeller.here) == {here.strip()!r}", 10)
 
     # what was drawn during the training is submitted again, then the next query comes
     page.keyboard.press("Control+Enter")
