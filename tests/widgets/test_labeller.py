@@ -135,8 +135,8 @@ def test_submitting_goes_on_to_the_next_open_slice_until_the_query_is_done(page,
 
 def test_the_time_of_an_answer_is_the_time_somebody_was_active(page, session, monkeypatch):
     clock = iter([1000.0, 1000.0])
-    monkeypatch.setattr("alnb.widgets.labeller.time.time", lambda: next(clock, 1000.0))
-    page.labeller._ticks.clear()
+    monkeypatch.setattr("alnb.widgets.stopwatch.time.time", lambda: next(clock, 1000.0))
+    page.labeller._stopwatch.answered(session.queue[0])
     for at in (1000, 1005, 1010, 1300, 1304):
         page.say({"kind": "ping", "at": at, "active": True})
     page.say({"kind": "ping", "at": 1309, "active": False})

@@ -1,0 +1,232 @@
+"""What the labelling view shows of a session: one slice, its proposal, the buttons and the line."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from alnb.records import LabelMap, SliceId
+from alnb.session.session import Session
+from alnb.widgets import status
+from alnb.widgets.canvas import ScribbleCanvas
+from alnb.widgets.imaging import Imaging
+from alnb.widgets.ink import Inks
+from alnb.widgets.messages import Scene, View, slice_message
+from alnb.widgets.status import Line, Situation
+from alnb.widgets.stopwatch import Stopwatch
+from alnb.widgets.worker import Worker
+
+
+class Display:
+    """Sends what a session holds to the canvas. It changes nothing, but notes what was looked at.
+
+    All methods may be called from any thread.
+
+    Attributes
+    ----------
+    here : the slice in view.
+    line : what the state line says; None for a hint at what to do next.
+    choosing : whether the next query is being chosen just now.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        canvas: ScribbleCanvas,
+        *,
+        inks: Inks,
+        worker: Worker,
+        stopwatch: Stopwatch,
+        n: int | None,
+        flip: tuple[bool, bool],
+    ) -> None:
+        self.here: SliceId | None = None
+        self.line: Line | None = None
+        self.choosing = False
+        self._session = session
+        self._canvas = canvas
+        self._inks = inks
+        self._worker = worker
+        self._stopwatch = stopwatch
+        self._n = n
+        self._flip = flip
+        self._lock = threading.RLock()
+        self._imaging = Imaging(session.cohort)
+        self._proposed: tuple[SliceId, LabelMap, str] | None = None
+
+    # ---- one slice ----
+
+    def show(self, slice_id: SliceId) -> None:
+        """Bring a slice into view; its proposal and its neighbours follow."""
+        view = self._imaging.view(slice_id)
+        with self._lock:
+            if slice_id != self.here:
+                self.line = None
+            self.here = slice_id
+            self._stopwatch.tick(slice_id)
+            self._canvas.enter(self._scene(slice_id, view))
+            self.refresh()
+        self._worker.soon("proposal", self.propose)
+        self._worker.soon("neighbours", self._send_neighbours)
+
+    def everything(self) -> None:
+        """Send all that is shown, to a page that came up blank."""
+        if self.here is not None:
+            self.show(self.here)
+        else:
+            self.refresh()
+
+    def ink(self, slice_id: SliceId | None) -> None:
+        """Bring the ink of a slice up to date, and what depends on it."""
+        if slice_id is not None:
+            self._canvas.ink(slice_id, self._inks.raster(slice_id))
+        self.refresh()
+
+    def propose(self) -> None:
+        """Fetch the model's label map of the slice in view, and journal that it was seen."""
+        slice_id = self.here
+        session = self._session
+        if slice_id is None or session.closed:
+            return
+        ours = session.cohort.volumes[slice_id.volume].patient in session.split.train
+        # what is asked is journalled as seen; what somebody passes by on the wheel is not
+        shown = session.opened if ours and slice_id in session.queue else session.prediction
+        found = shown(slice_id)
+        with self._lock:
+            if slice_id != self.here:
+                return
+            self._proposed = None if found is None else (slice_id, *found)
+            self._canvas.propose(slice_id, None if found is None else found[0])
+            self.refresh()
+
+    def _scene(self, slice_id: SliceId, view: View) -> Scene:
+        session = self._session
+        volume = session.cohort.volumes[slice_id.volume]
+        queue = session.queue
+        editable = volume.patient in session.split.train and not session.closed
+        shown = self._proposal_of(slice_id)
+        why = ""
+        if not editable:
+            why = "Held out for validation: to look at only."
+        elif slice_id not in queue:
+            why = "Not in the query. What you submit here joins it."
+        return Scene(
+            view=view,
+            ink=self._inks.raster(slice_id),
+            proposal=None if shown is None else shown[1],
+            depth=volume.shape[0],
+            aspect=session.cohort.pixel_mm(slice_id),
+            flip=self._flip,
+            editable=editable,
+            title=slice_id.volume,
+            reason=_reason(session, slice_id),
+            why=why,
+            home=bool(queue),
+        )
+
+    def _proposal_of(self, slice_id: SliceId | None) -> tuple[SliceId, LabelMap, str] | None:
+        known = self._proposed
+        return known if known is not None and known[0] == slice_id else None
+
+    def _send_neighbours(self) -> None:
+        """Send the slices above and below, and the two after those, ahead."""
+        here = self.here
+        if here is None:
+            return
+        depth = self._session.cohort.volumes[here.volume].shape[0]
+        for index in (here.index + 1, here.index - 1, here.index + 2, here.index - 2):
+            if 0 <= index < depth and here == self.here:
+                self._canvas.remember(self._imaging.view(SliceId(here.volume, index)))
+
+    # ---- what stands around it ----
+
+    def say(self, line: Line | None) -> None:
+        """Put a sentence into the state line."""
+        self.line = line
+        self.refresh()
+
+    def report(self, error: BaseException) -> None:
+        """Put an error into the state line."""
+        self.say(status.sentence(error))
+
+    def refresh(self) -> None:
+        """Send queue, buttons, progress and state line as they are now."""
+        with self._lock:
+            now = self.situation()
+            session, here = self._session, self.here
+            queue = [(slice_message(s), session.status(s)) for s in session.queue]
+            job = session.job
+            running = now.training and job is not None
+            line = self.line or status.hint(now)
+            undone = here is not None and bool(session.draft(here).undone)
+            proposal = self._proposal_of(here)
+            self._canvas.ui(
+                {
+                    "queue": status.chips(queue, slice_message(here) if here else {}),
+                    "round": None if session.round is None else session.round.number + 1,
+                    "acts": [act.as_message() for act in status.acts(now)],
+                    "undo": here is not None and bool(session.draft(here).strokes),
+                    "redo": undone,
+                    "badge": "" if proposal is None else proposal[2],
+                    "training": _training(job) if running else None,
+                    "line": line.as_message(),
+                }
+            )
+
+    def situation(self) -> Situation:
+        """All that decides which buttons there are, as it is now."""
+        session, here = self._session, self.here
+        fit = session.last_fit
+        labelled = session.state.labelled
+        strokes_or_base = here is not None and (
+            bool(session.draft(here).strokes) or session.draft(here).base is not None
+        )
+        answered = {*labelled, *(s for s, _ in session.state.skipped)}
+        free = [i for i, s in enumerate(session.pool.slices) if not answered.issuperset(s)]
+        keep = session.created.keep_labelled
+        return Situation(
+            asked=session.round is not None,
+            status="submitted" if here is None else session.status(here),
+            ink=strokes_or_base,
+            proposal=self._proposal_of(here) is not None,
+            pending=len(session.pending),
+            untrained=len(labelled - (fit.taught if fit else frozenset())),
+            labelled=len(labelled),
+            training=session.job is not None and session.job.running,
+            choosing=self.choosing,
+            left=len(session.pool) if keep else len(free),
+            n=self._next_n(),
+            locked=session.closed,
+        )
+
+    def _next_n(self) -> int:
+        if self._n is not None:
+            return self._n
+        return len(self._session.round.query) if self._session.round else 6
+
+
+def _training(job: Any) -> dict[str, Any]:
+    step = job.progress
+    return {
+        "share": None if step is None or not step.total else step.step / step.total,
+        "text": "Stopping …" if job.stopping else status.training_text(step),
+        "stopping": job.stopping,
+    }
+
+
+def _reason(session: Session, slice_id: SliceId) -> str:
+    """Why this slice is asked: its round, its score and its origin, as far as they are known."""
+    asked = session.round
+    if asked is None:
+        return ""
+    row_of = dict(zip(session.pool.ids, session.pool.slices, strict=True))
+    place = next((i for i, item in enumerate(asked.query) if slice_id in row_of[item]), None)
+    if place is None:
+        return ""
+    words = {"control": "drawn at random as a control", "again": "asked again"}
+    words["person"] = "added by hand"
+    score, origin = asked.scores[place], asked.origin[place] if asked.origin else ""
+    parts = [f"round {asked.number + 1}"]
+    parts += [] if score is None else [f"score {score:.3g}"]
+    parts += [words[origin]] if origin in words else []
+    return " · ".join(parts)

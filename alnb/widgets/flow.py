@@ -1,0 +1,133 @@
+"""The loop around the drawing: train, stop, ask for the next slices, and tell what came of it."""
+
+from __future__ import annotations
+
+from alnb.session.session import Session
+from alnb.store.events import Entry, Evaluated, FitFailed, FitFinished, FitStarted, RoundOpened
+from alnb.widgets import status
+from alnb.widgets.display import Display
+from alnb.widgets.status import Line
+from alnb.widgets.worker import Worker
+
+
+class Flow:
+    """Begins trainings and queries on the worker, so that no callback waits for one.
+
+    `heard` and `watched` are for the session to call; like the rest, from any thread.
+    """
+
+    def __init__(self, session: Session, display: Display, worker: Worker) -> None:
+        self._session = session
+        self._display = display
+        self._worker = worker
+        self._chain = False
+
+    # ---- a person's acts ----
+
+    def train(self) -> None:
+        """Train on everything submitted."""
+        self._worker.soon("train", self._train)
+
+    def train_then_ask(self) -> None:
+        """Train on new answers, if there are any, and ask for the next query when that is done."""
+        if self._display.situation().untrained:
+            self._chain = True
+            self.train()
+
+    def stop(self) -> None:
+        """Stop the training that runs; no query follows by itself."""
+        self._chain = False
+        if self._session.job is not None:
+            self._session.job.stop()
+        self._display.refresh()
+
+    def ask(self) -> None:
+        """A person asks, so the automatic round need not ask again when its training ends."""
+        self._chain = False
+        self._begin_asking()
+
+    def _train(self) -> None:
+        job = self._session.job
+        if job is not None and job.running:
+            return
+        self._session.fit_in_background()
+        self._display.refresh()
+
+    def _begin_asking(self) -> None:
+        self._display.choosing = True
+        self._display.refresh()
+        self._worker.soon("ask", self._ask)
+
+    def _ask(self) -> None:
+        display = self._display
+        try:
+            now = display.situation()
+            opened = self._session.ask(min(now.n, now.left))
+        finally:
+            display.choosing = False
+            display.refresh()
+        line = Line(f"Round {opened.number + 1}: {len(opened.query)} to label.", "good")
+        display.line = line
+        if self._session.pending:
+            display.show(self._session.pending[0])
+            display.say(line)
+
+    # ---- from the session ----
+
+    def heard(self, entry: Entry) -> None:
+        """Follow what the journal says of queries and trainings."""
+        event = entry.event
+        match event:
+            case RoundOpened():
+                self._worker.soon("round", self._round)
+            case FitStarted():
+                self._worker.soon("refresh", self._display.refresh)
+            case FitFinished():
+                self._worker.soon("fitted", lambda: self._fitted(event))
+            case FitFailed():
+                self._worker.soon("failed", lambda: self._failed(event))
+            case Evaluated():
+                self._worker.soon("measured", lambda: self._measured(event))
+
+    def watched(self, what: str) -> None:
+        """Notice the end of a training."""
+        job = self._session.job
+        if what == "progress" and job is not None and not job.running:
+            self._worker.soon("ended", self._ended)
+
+    def _round(self) -> None:
+        """A query came, perhaps from a cell: go there unless something is open under the pen."""
+        display = self._display
+        if display.choosing:
+            return
+        pending = self._session.pending
+        if pending and display.here not in pending:
+            display.show(pending[0])
+        else:
+            display.refresh()
+
+    def _fitted(self, event: FitFinished) -> None:
+        fit = self._session.state.fits[event.fit]
+        report = event.report
+        text = (
+            f"Trained on {len(fit.taught)} slices in {status.duration(report.seconds)}"
+            f"{' (stopped early)' if report.stopped else ''}. The outline is its proposal."
+        )
+        self._display.say(Line(" ".join((text, *report.notes)), "good"))
+
+    def _measured(self, event: Evaluated) -> None:
+        line = self._display.line
+        text = line.text if line is not None else "Model measured."
+        self._display.say(Line(f"{text} {status.metrics_text(event.metrics)}", "good"))
+
+    def _failed(self, event: FitFailed) -> None:
+        self._chain = False
+        self._display.say(Line(event.error, "error"))
+
+    def _ended(self) -> None:
+        self._display.propose()
+        self._display.refresh()
+        job = self._session.job
+        if self._chain and job is not None and job.error is None:
+            self._chain = False
+            self._begin_asking()
