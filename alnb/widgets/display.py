@@ -68,6 +68,7 @@ class Display:
             self.refresh()
         self._worker.soon("proposal", self.propose)
         self._worker.soon("neighbours", self._send_neighbours)
+        self._worker.soon("recall", self._recall)
 
     def everything(self) -> None:
         """Send all that is shown, to a page that came up blank."""
@@ -137,6 +138,10 @@ class Display:
         for index in (here.index + 1, here.index - 1, here.index + 2, here.index - 2):
             if 0 <= index < depth and here == self.here:
                 self._canvas.remember(self._imaging.view(SliceId(here.volume, index)))
+
+    def _recall(self) -> None:
+        if self.here is not None:
+            self._stopwatch.recall(self.here)
 
     # ---- what stands around it ----
 

@@ -58,7 +58,7 @@ class Labeller:
         self.session = session
         self.auto = auto
         self._pen_until = 0.0
-        self._stopwatch = Stopwatch()
+        self._stopwatch = Stopwatch(session)
         self._worker = Worker(self.report)
         inks = Inks(session)
         handlers = Handlers(
@@ -84,6 +84,7 @@ class Labeller:
         self._ends = [
             session.subscribe(self._heard),
             session.subscribe(self._flow.heard),
+            session.subscribe(self._stopwatch.heard),
             session.watch(self._watched),
             session.watch(self._flow.watched),
         ]
@@ -196,7 +197,6 @@ class Labeller:
 
     def _finished(self, slice_id: SliceId) -> None:
         """Go on: to the next open slice, or, in automatic mode, to training."""
-        self._stopwatch.answered(slice_id)
         if self.session.pending:
             self._next_open()
             return
