@@ -7,7 +7,8 @@ from pathlib import Path
 from alnb.data.acdc import acdc, is_acdc
 from alnb.data.cohort import Cohort
 from alnb.data.files import PathLike, folder_at, scan, shown
-from alnb.data.folder import ENDINGS, FOLDER, SPLITS, folder
+from alnb.data.folder import folder
+from alnb.data.pairing import ENDINGS, FOLDER, SPLITS
 from alnb.errors import BadInput
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alnb.data.acdc import H5File
 from alnb.data.files import regular, shown
+from alnb.data.hdf5 import H5File
 from alnb.data.nifti import ImageReader, LabelReader, NiftiFile, checked_image
 from alnb.errors import BadInput
 

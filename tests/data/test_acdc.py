@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from alnb.data.acdc import H5File, acdc
+from alnb.data.acdc import acdc
 from alnb.data.cohort import Split
+from alnb.data.hdf5 import H5File
 from alnb.errors import BadInput
 from alnb.records import IGNORE
 from alnb.testing.cohort import check_cohort
