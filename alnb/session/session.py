@@ -101,9 +101,7 @@ class Session(Answering):
         Parameters
         ----------
         strategy : an object with `select`, or a name of `alnb.strategies.STRATEGIES`. The default
-            spreads chance over volumes: of the model-free ones it did best on the validation
-            hearts of benchmarks/, and k-center over pixels, which seeks the odd slices, worst at
-            the start.
+            spreads chance over volumes, which did best on the validation hearts of benchmarks/.
         learner, encoder : default `SingleNet()` and `PixelFeatures()`, made when first needed.
         unit, seed, keep_labelled, split : fixed when the project is created; a resumed project
             keeps its own. `split` defaults to the cohort's official one, else to patients drawn
