@@ -324,7 +324,8 @@ def test_the_obvious_next_act_leads_through_a_round(notebook, tmp_path):
     primary().click()
     notebook.wait_text(".alnb-count", "0 of 3 done")
     notebook.wait_text(".alnb-badge", "model")
-    page.wait_for_selector("[data-act=accept].alnb-primary")
+    page.wait_for_selector("[data-act=accept]:enabled:not(.alnb-primary)")
+    assert page.locator("[data-act=submit].alnb-primary").is_disabled()
     notebook.screenshot("proposal")
     page.evaluate(
         "() => window.jupyterapp.commands.execute('apputils:change-theme',"
