@@ -24,7 +24,8 @@ from alnb.records import IGNORE
 MOST_CODES = 64
 EXPECTED = (
     "NIfTI images (.nii, .nii.gz) alone, images/ with labels/, imagesTr/ with labelsTr/, or "
-    "x.nii.gz with x_gt.nii.gz (_seg, _mask, _label, _manual, _scribble)"
+    "x.nii.gz with x_gt.nii.gz (_seg, _mask, _label, _manual, _scribble); without any of these, "
+    "alnb.load opens DICOM series (.dcm)"
 )
 
 

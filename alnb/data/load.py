@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alnb.data.acdc import acdc, is_acdc
 from alnb.data.cohort import Cohort
+from alnb.data.dicom import ENDING, dicom
 from alnb.data.files import PathLike, folder_at, scan, shown
 from alnb.data.folder import folder
 from alnb.data.pairing import ENDINGS, FOLDER, SPLITS
@@ -13,13 +14,16 @@ from alnb.errors import BadInput
 
 
 def load(path: PathLike) -> Cohort:
-    """The cohort in the folder `path`: ACDC in HDF5 or NIfTI, else any folder of NIfTI images.
+    """The cohort in the folder `path`: ACDC in HDF5 or NIfTI, any NIfTI images, or DICOM series.
 
     BadInput says what was looked for; where `path` holds data sets instead of being one, it names
     them.
     """
     root = folder_at(path)
-    files = [file.relative_to(root) for file in scan(root, (".h5", *ENDINGS)).files]
+    found = [file.relative_to(root) for file in scan(root, (".h5", ENDING, *ENDINGS)).files]
+    files = [file for file in found if file.suffix.lower() != ENDING]
+    if found and not files:
+        return dicom(root)
     if is_acdc(files):
         return acdc(root)
     inside = _data_sets(files)
