@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import time
-
 import h5py
 import numpy as np
 import pytest
 
-from alnb.data.acdc import acdc
 from alnb.data.load import load
 from alnb.errors import BadInput
-from alnb.records import IGNORE, SliceId
+from alnb.records import IGNORE
 from tests.data.nifti_files import blob, mask, write
 
 
@@ -60,9 +57,7 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path):
 
 @pytest.mark.data
 def test_the_real_acdc_set_has_its_published_counts(acdc_root):
-    start = time.perf_counter()
     cohort = load(acdc_root)
-    assert time.perf_counter() - start < 3
     assert (len(cohort.patients), len(cohort.volumes)) == (80, 160)
     assert len(cohort.pool()) == 1454
     assert cohort.problems == ()
@@ -81,19 +76,6 @@ def test_the_real_acdc_set_has_its_published_counts(acdc_root):
     assert np.mean(cover) == pytest.approx(0.0104, abs=5e-5)
     assert (min(cover), max(cover)) == pytest.approx((0.0022, 0.0234), abs=5e-5)
     assert np.mean(drawn) == pytest.approx(0.0040, abs=1e-4)
-
-
-@pytest.mark.data
-def test_a_slice_of_a_cached_volume_comes_in_less_than_a_millisecond(acdc_root):
-    cohort = acdc(acdc_root, patients=range(1, 2))
-    item = SliceId("patient001/ED", 3)
-    cohort.slice_image(item)
-    took = []
-    for _ in range(20):
-        start = time.perf_counter()
-        cohort.slice_image(item)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 1e-3
 
 
 @pytest.mark.data

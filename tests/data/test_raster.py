@@ -157,7 +157,7 @@ def test_coordinates_at_the_end_of_the_number_line_are_harmless():
     assert (rasterize([flood], unlabelled((30, 30))) == 1).all()
 
 
-def test_a_full_stroke_on_a_large_slice_takes_a_few_milliseconds():
+def test_a_full_stroke_on_a_large_slice_does_not_cost_the_whole_slice():
     along = np.linspace(0, 1, 121)
     path = np.stack([100 + 300 * along, 256 + 200 * np.sin(6 * along)], axis=1)
     stroke = Stroke(points=tuple(map(tuple, path.tolist())), label=1, radius=6.0)
@@ -167,8 +167,8 @@ def test_a_full_stroke_on_a_large_slice_takes_a_few_milliseconds():
         start = time.perf_counter()
         rasterize([stroke], base)
         took.append(time.perf_counter() - start)
-    # 1.3 ms measured; the bound leaves room for a busy machine
-    assert min(took) < 0.005
+    # 1.3 ms measured; the bound only tells a window of the slice from pixel times segment
+    assert min(took) < 0.05
 
 
 def test_every_kind_of_answer_becomes_one_label_map():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from itertools import combinations
 
 import numpy as np
@@ -211,25 +210,3 @@ def test_labelled_rows_are_the_centres():
     )
     assert chosen.rows.tolist() == rows
     np.testing.assert_allclose(chosen.scores, distances, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_full_ranking_costs_less_than_one_product_per_pick():
-    x = np.random.default_rng(0).normal(size=(2000, 512))
-
-    def seconds(work):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    def products():
-        for row in range(2000):
-            np.minimum(x @ x[row], 0.0)
-
-    # Side by side, so that a busy machine slows both.
-    ratio = [
-        seconds(lambda: k_center(x, centres=[], candidates=range(2000), n=2000, first=0))
-        / seconds(products)
-        for _ in range(3)
-    ]
-    assert min(ratio) < 1, ratio
