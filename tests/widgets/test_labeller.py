@@ -200,6 +200,7 @@ def test_training_errors_are_told_in_words(page, session, monkeypatch):
     monkeypatch.setattr(Bright, "fit", fail)
     page.act("train")
     eventually(lambda: "no luck" in page.last("ui")["line"]["text"])
+    assert "Labels are safe" in page.last("ui")["line"]["text"]
 
 
 def test_neighbouring_slices_can_be_looked_at_and_home_leads_back(page, session):
