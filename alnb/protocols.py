@@ -61,6 +61,13 @@ class Snapshot(Protocol):
         """(N, D) embedding of the whole pool, as the session's encoder gives it."""
         ...
 
+    def learned(self, rows: Rows) -> Floats:
+        """(len(rows), D) pooled bottleneck features of the fitted learner, of `rows`.
+
+        They change with every training. ColdStart if nothing is fitted.
+        """
+        ...
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W) float32 of `rows`, in order."""
         ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from alnb._version import __version__
 from alnb.data.cohort import Cohort, Split
 from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError, PoolExhausted
 from alnb.protocols import Encoder, Learner, Strategy
-from alnb.records import FitReport, Floats, ItemId, LabelMap, Metrics, Round, SliceId, Unit
+from alnb.records import FitReport, ItemId, LabelMap, Metrics, Round, SliceId, Unit
 from alnb.rng import stream
-from alnb.session.answering import Answering, Kind
+from alnb.session.answering import Kind
 from alnb.session.choosing import capped, check_selection, found
+from alnb.session.embedding import Embedding
 from alnb.session.jobs import Job
 from alnb.session.opening import project_folder, split_by_reference
 from alnb.session.snapshot import PoolSnapshot
@@ -40,7 +40,7 @@ STOP_SECONDS = 2.0
 _OPEN: weakref.WeakValueDictionary[Path, Session] = weakref.WeakValueDictionary()
 
 
-class Session(Answering):
+class Session(Embedding):
     """A labelling project: what was asked, drawn, learnt and measured, on disk at every step.
 
     Use `Session.open`. All methods may be called from any thread; one lock guards the state.
@@ -65,15 +65,14 @@ class Session(Answering):
         strategy: Strategy,
         annotator: str,
         reveal: bool,
+        encoder: Encoder | None,
         make_trainer: Callable[[Session], Trainer],
     ) -> None:
-        super().__init__(folder, cohort, annotator, journal)
+        super().__init__(folder, cohort, annotator, journal, encoder)
         self.strategy = strategy
         self.job: Job[FitReport] | None = None
         self._reveal = reveal
         self._file_lock = lock
-        self._embedding = threading.Lock()
-        self._features: Floats | None = None
         self._make_trainer = make_trainer
         self._trainer: Trainer | None = None
 
@@ -134,7 +133,8 @@ class Session(Answering):
                 strategy=chosen,
                 annotator=annotator,
                 reveal=reveal,
-                make_trainer=lambda session: Trainer(session, learner, encoder),
+                encoder=encoder,
+                make_trainer=lambda session: Trainer(session, learner),
             )
             session._begin(unit=unit, seed=seed, keep_labelled=keep_labelled, split=split)
             undo.pop_all()
@@ -179,10 +179,10 @@ class Session(Answering):
 
         The training keeps what it learnt if it stops within `STOP_SECONDS`.
         """
-        job = self.job
-        if job is not None and job.running:
-            job.stop()
-            job.wait(STOP_SECONDS)
+        for job in (self.job, self.embedding_job):
+            if job is not None and job.running:
+                job.stop()
+                job.wait(STOP_SECONDS)
         with self._lock:
             if self._closed:
                 return
@@ -224,14 +224,6 @@ class Session(Answering):
             embed=self.features,
             reveal=self._reveal,
         )
-
-    def features(self) -> Floats:
-        """(N, D) features of the pool by the session's encoder, computed once."""
-        trainer = self.trainer
-        with self._embedding:
-            if self._features is None:
-                self._features = trainer.embed()
-            return self._features
 
     def ask(self, n: int, *, strategy: Strategy | None = None) -> Round:
         """Open the next round: `n` items chosen by the strategy out of those that may be asked.

@@ -47,6 +47,15 @@ class PoolSnapshot:
         """(N, D) embedding of the whole pool."""
         return self.embed()
 
+    def learned(self, rows: Rows) -> Floats:
+        """(len(rows), D) of the learner's features; a volume's are the mean over its slices."""
+        learner = self._fitted()
+        values, owners = [], []
+        for owner, batch in self._batches(rows):
+            values += [f.double().cpu().numpy() for f in learner.features([batch])]
+            owners.append(owner)
+        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W); a batch ends early where the matrix size changes."""
         for _, batch in self._batches(rows):
@@ -61,9 +70,7 @@ class PoolSnapshot:
             for probs in learner.probs([batch]):
                 values.append(score(probs).double().cpu().numpy())
             owners.append(owner)
-        index = np.concatenate(owners)
-        total = np.bincount(index, weights=np.concatenate(values), minlength=len(rows))
-        return total / np.bincount(index, minlength=len(rows))
+        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
 
     def presence(self) -> NDArray[np.bool_]:
         """(N, C) which classes each row holds."""
@@ -124,3 +131,16 @@ class PoolSnapshot:
         for position, row in enumerate(rows.tolist()):
             for slice_id in self.pool.slices[row]:
                 yield position, slice_id
+
+
+def mean_by_owner(values: Floats, owners: Rows, length: int) -> Floats:
+    """(length, ...) means of `values` (S, ...) over those that share an owner, 0..length-1.
+
+    With one value for each owner, in order, it is `values` itself.
+    """
+    if len(values) == length and np.array_equal(owners, np.arange(length)):
+        return values
+    total = np.zeros((length, *values.shape[1:]))
+    np.add.at(total, owners, values)
+    counts = np.bincount(owners, minlength=length)
+    return total / counts.reshape(-1, *(1,) * (values.ndim - 1))

@@ -21,6 +21,8 @@ from alnb.records import (
     Stroke,
 )
 from alnb.store.events import (
+    Embedded,
+    EmbeddingChosen,
     Entry,
     Evaluated,
     FitFailed,
@@ -100,6 +102,8 @@ class SessionState:
     counts: Mapping[ItemId, int] = field(default_factory=lambda: MappingProxyType({}))
     fits: tuple[Fit, ...] = ()
     seconds: float = 0.0
+    embeddings: Mapping[str, Embedded] = field(default_factory=lambda: MappingProxyType({}))
+    embedding: str | None = None
 
     @property
     def labelled(self) -> frozenset[SliceId]:
@@ -311,6 +315,18 @@ def _(event: Evaluated, state: SessionState, by: str) -> SessionState:
     rounds = list(state.rounds)
     rounds[number] = replace(rounds[number], metrics=(*rounds[number].metrics, event.metrics))
     return replace(state, rounds=tuple(rounds))
+
+
+@_after.register
+def _(event: Embedded, state: SessionState, by: str) -> SessionState:
+    # an encoder that a person waited for is the one to use; one that came as it is stays a choice
+    chosen = state.embedding if event.encoder is None else event.name
+    return replace(state, embeddings=_with(state.embeddings, event.name, event), embedding=chosen)
+
+
+@_after.register
+def _(event: EmbeddingChosen, state: SessionState, by: str) -> SessionState:
+    return replace(state, embedding=event.name)
 
 
 @_after.register

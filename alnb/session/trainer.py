@@ -14,8 +14,8 @@ import numpy as np
 
 from alnb.data.volume import Volume
 from alnb.errors import AlnbError, BadInput, ColdStart, JournalError
-from alnb.protocols import Encoder, Learner, never
-from alnb.records import IGNORE, FitReport, Floats, LabelMap, Metrics, SliceId, Step, TrainSet
+from alnb.protocols import Learner, never
+from alnb.records import IGNORE, FitReport, LabelMap, Metrics, SliceId, Step, TrainSet
 from alnb.rng import stream
 from alnb.session.jobs import Job, in_words
 from alnb.session.state import Fit, SessionState
@@ -35,10 +35,9 @@ class Trainer:
     other way round.
     """
 
-    def __init__(self, session: Session, learner: Learner | None, encoder: Encoder | None) -> None:
+    def __init__(self, session: Session, learner: Learner | None) -> None:
         self._session = session
         self._learner = learner
-        self._encoder = encoder
         self._loaded: str | None = None
         self._learnt: tuple[str, Learner] | None = None
         self._damaged: set[str] = set()
@@ -100,29 +99,6 @@ class Trainer:
                 learner.load_state_dict(state)
             self._learner, self._loaded, self._learnt = learner, checkpoint, None
         return self._given()
-
-    def embed(self) -> Floats:
-        """(N, D) features of the session's pool; a volume's are the mean over its slices."""
-        if self._encoder is None:
-            from alnb.embed.features import PixelFeatures
-
-            self._encoder = PixelFeatures()
-        session = self._session
-        images = (session.cohort.slice_image(s) for slices in session.pool.slices for s in slices)
-        owners = np.repeat(
-            np.arange(len(session.pool)), [len(slices) for slices in session.pool.slices]
-        )
-        features = self._encoder(images)
-        if not np.isfinite(features).all():
-            bad = np.unique(owners[~np.isfinite(features).all(axis=1)])
-            raise BadInput(
-                f"The encoder {self._encoder.name} gave values that are not numbers for "
-                f"{len(bad)} items, first {session.pool.ids[bad[0]]}. Check these images."
-            )
-        if len(features) == len(session.pool):
-            return features
-        counts = np.bincount(owners)[:, None]
-        return np.add.reduceat(features, np.flatnonzero(np.diff(owners, prepend=-1))) / counts
 
     # ------------------------------------------------------------------ fitting
 

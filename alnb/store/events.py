@@ -18,6 +18,8 @@ FitFinished        fit, checkpoint, report                        training ended
 FitFailed          fit, error                                     training died, in words
 Evaluated          fit, metrics                                   a model was measured
 RoundClosed        number                                         the next query may come
+Embedded           name, encoder, features, report                an encoder gave the pool features
+EmbeddingChosen    name                                           queries use these features now
 =================  =============================================  ================================
 
 Every value is a dataclass, a tuple, a string, a number, a boolean or None. A dataclass is written
@@ -175,6 +177,26 @@ class RoundClosed:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An encoder gave the pool features, which have the SHA-256 `features`.
+
+    encoder : SHA-256 of its weights and `report` on its training; None for one that came as it is.
+    """
+
+    name: str
+    encoder: str | None
+    features: str
+    report: FitReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingChosen:
+    """Queries use these features from now on."""
+
+    name: str
+
+
 Event = (
     SessionCreated
     | RoundOpened
@@ -190,6 +212,8 @@ Event = (
     | FitFailed
     | Evaluated
     | RoundClosed
+    | Embedded
+    | EmbeddingChosen
 )
 
 

@@ -100,6 +100,10 @@ class Narrowed:
         """As the base gives them."""
         return self.base.features()
 
+    def learned(self, rows: Rows) -> Floats:
+        """As the base gives them."""
+        return self.base.learned(rows)
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """As the base gives them."""
         return self.base.images(rows)

@@ -46,6 +46,13 @@ class ToySnapshot:
         """(N, D) the embedding itself, not a copy: a strategy that writes into it is found out."""
         return self.embedding
 
+    def learned(self, rows: Rows) -> Floats:
+        """(len(rows), M C) mean probabilities of the members, as if they were the bottleneck."""
+        if self.probabilities is None:
+            raise ColdStart("This toy was made with fitted=False; there is nothing learnt.")
+        parts = [self.probabilities[row].mean(axis=(1, 3, 4)).ravel() for row in rows]
+        return np.stack(parts) if parts else np.empty((0, 0))
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W); a row of a volume pool gives all of its slices."""
         import torch

@@ -22,6 +22,8 @@ from alnb.records import (
 from alnb.store import events
 from alnb.store.events import (
     EVENTS,
+    Embedded,
+    EmbeddingChosen,
     Evaluated,
     FitFailed,
     FitFinished,
@@ -58,6 +60,8 @@ EXAMPLES = [
     FitFinished(0, "22", FitReport(10, math.inf, 1.0, True, ("batch halved",))),
     FitFailed(0, "out of memory"),
     Evaluated(0, Metrics("val", (0.5, None), 3, 10, 60.0)),
+    Embedded("acdc", "a" * 64, "b" * 64, FitReport(10, 0.5, 3.0)),
+    EmbeddingChosen("pixels"),
     RoundClosed(0),
 ]
 
