@@ -73,9 +73,10 @@ class Snapshot(Protocol):
         ...
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
-        """(len(rows),) of `score` over probabilities, streamed so that maps never pile up.
+        """(len(rows), ...) of `score` over probabilities, streamed so that maps never pile up.
 
-        `score` maps (M, B, C, H, W), summing to 1 over C, to (B,). ColdStart if nothing is fitted.
+        `score` maps (M, B, C, H, W), summing to 1 over C, to (B,) or (B, ...). A volume's is the
+        mean over its slices. ColdStart if nothing is fitted.
         """
         ...
 

@@ -62,7 +62,7 @@ class PoolSnapshot:
             yield batch
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
-        """(len(rows),) of `score`; a volume's score is the mean over its slices."""
+        """(len(rows), ...) of `score`; a volume's score is the mean over its slices."""
         learner = self._fitted()
         values, owners = [], []
         where = self._batches(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,9 @@ class Narrowed:
     base: Snapshot
     candidates: Rows
     labelled: Rows
-    _known: dict[Callable[[Tensor], Tensor], Floats] = field(default_factory=dict, repr=False)
+    _known: dict[Callable[[Tensor], Tensor], dict[int, Any]] = field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Narrowed:
@@ -114,11 +116,11 @@ class Narrowed:
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
         """As the base gives it, each row at most once for an equal `score`."""
-        known = self._known.setdefault(score, np.full(len(self.pool), np.nan))
-        missing = np.unique(rows[np.isnan(known[rows])])
+        known = self._known.setdefault(score, {})
+        missing = np.array(sorted(set(rows.tolist()) - known.keys()), dtype=np.int64)
         if len(missing):
-            known[missing] = self.base.reduce(score, missing)
-        return known[rows]
+            known.update(zip(missing.tolist(), self.base.reduce(score, missing), strict=True))
+        return np.array([known[row] for row in rows.tolist()])
 
 
 def as_asked(snapshot: Snapshot) -> Snapshot:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from alnb.errors import ColdStart
 from alnb.records import Floats, ItemId, Pool, Rows, SliceId, Unit, VolumeId
+from alnb.session.snapshot import mean_by_owner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class ToySnapshot:
             yield torch.from_numpy(self.pixels[row])[:, None]
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
-        """(len(rows),) of `score`; a volume's score is the mean over its slices."""
+        """(len(rows), ...) of `score`; a volume's score is the mean over its slices."""
         if self.probabilities is None:
             raise ColdStart("This toy was made with fitted=False; there is nothing to score.")
         import torch
@@ -72,8 +73,8 @@ class ToySnapshot:
             score(torch.from_numpy(np.concatenate(parts[start : start + _BATCH], axis=1)))
             for start in range(0, len(parts), _BATCH)
         ]
-        flat = np.concatenate([np.empty(0), *(value.double().numpy() for value in values)])
-        return np.bincount(owner, weights=flat) / np.bincount(owner)
+        flat = np.concatenate([value.double().numpy() for value in values] or [np.empty(0)])
+        return mean_by_owner(flat, owner, len(rows))
 
     def presence(self) -> NDArray[np.bool_]:
         """(N, C) the array itself; ColdStart if there is none."""
