@@ -43,6 +43,7 @@ class Snapshot(Protocol):
     candidates : (K,) rows that may be chosen, ascending.
     labelled : rows with a finished answer, ascending.
     counts : (N,) how often each row has been chosen so far.
+    rounds : how many queries were made before this one.
     classes : C, background included.
     """
 
@@ -54,6 +55,8 @@ class Snapshot(Protocol):
     def labelled(self) -> Rows: ...
     @property
     def counts(self) -> Rows: ...
+    @property
+    def rounds(self) -> int: ...
     @property
     def classes(self) -> int: ...
 

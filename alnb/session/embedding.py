@@ -18,10 +18,10 @@ from alnb.records import FitReport, Floats, Rows, SliceId, Step
 from alnb.rng import stream
 from alnb.session.answering import Answering
 from alnb.session.jobs import Job
-from alnb.session.snapshot import mean_by_owner
 from alnb.store.blobs import atomic_write
 from alnb.store.events import Embedded, EmbeddingChosen
 from alnb.store.journal import Journal
+from alnb.strategies.common import mean_by_owner
 
 if TYPE_CHECKING:
     from alnb.embed.train import EncoderRecipe

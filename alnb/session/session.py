@@ -223,6 +223,7 @@ class Session(Embedding):
             learner=None if model is None else model[1],
             embed=self.features,
             reveal=self._reveal,
+            rounds=len(state.rounds),
         )
 
     def ask(self, n: int, *, strategy: Strategy | None = None) -> Round:

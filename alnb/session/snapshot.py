@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from alnb.errors import ColdStart
 from alnb.records import Floats, Pool, Rows, SliceId
+from alnb.strategies.common import mean_by_owner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ class PoolSnapshot:
     learner: Learner | None
     embed: Callable[[], Floats]
     reveal: bool = False
+    rounds: int = 0
 
     @property
     def classes(self) -> int:
@@ -131,16 +133,3 @@ class PoolSnapshot:
         for position, row in enumerate(rows.tolist()):
             for slice_id in self.pool.slices[row]:
                 yield position, slice_id
-
-
-def mean_by_owner(values: Floats, owners: Rows, length: int) -> Floats:
-    """(length, ...) means of `values` (S, ...) over those that share an owner, 0..length-1.
-
-    With one value for each owner, in order, it is `values` itself.
-    """
-    if len(values) == length and np.array_equal(owners, np.arange(length)):
-        return values
-    total = np.zeros((length, *values.shape[1:]))
-    np.add.at(total, owners, values)
-    counts = np.bincount(owners, minlength=length)
-    return total / counts.reshape(-1, *(1,) * (values.ndim - 1))

@@ -95,6 +95,10 @@ class Narrowed:
         return self.base.counts
 
     @property
+    def rounds(self) -> int:
+        return self.base.rounds
+
+    @property
     def classes(self) -> int:
         return self.base.classes
 
@@ -128,3 +132,16 @@ def as_asked(snapshot: Snapshot) -> Snapshot:
     while isinstance(snapshot, Narrowed):
         snapshot = snapshot.base
     return snapshot
+
+
+def mean_by_owner(values: Floats, owners: Rows, length: int) -> Floats:
+    """(length, ...) means of `values` (S, ...) over those that share an owner, 0..length-1.
+
+    With one value for each owner, in order, it is `values` itself.
+    """
+    if len(values) == length and np.array_equal(owners, np.arange(length)):
+        return values
+    total = np.zeros((length, *values.shape[1:]))
+    np.add.at(total, owners, values)
+    counts = np.bincount(owners, minlength=length)
+    return total / counts.reshape(-1, *(1,) * (values.ndim - 1))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from alnb.errors import ColdStart
 from alnb.records import Floats, ItemId, Pool, Rows, SliceId, Unit, VolumeId
-from alnb.session.snapshot import mean_by_owner
+from alnb.strategies.common import mean_by_owner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class ToySnapshot:
     pixels: tuple[Floats, ...]
     probabilities: tuple[Floats, ...] | None
     holds: NDArray[np.bool_] | None
+    rounds: int = 0
 
     def features(self) -> Floats:
         """(N, D) the embedding itself, not a copy: a strategy that writes into it is found out."""
@@ -166,6 +167,7 @@ def toy_snapshot(
         pixels=tuple(np.split(pixels, cuts)),
         probabilities=tuple(np.split(maps, cuts, axis=1)) if fitted else None,
         holds=holds if fitted else None,
+        rounds=1 if labelled else 0,
     )
 
 

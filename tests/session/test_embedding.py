@@ -8,7 +8,7 @@ import pytest
 from alnb.embed.features import PixelFeatures
 from alnb.errors import BadInput, UnknownItem
 from alnb.records import SliceId
-from alnb.session.snapshot import mean_by_owner
+from alnb.strategies.common import mean_by_owner
 from tests.toys import ClassMeans
 
 
