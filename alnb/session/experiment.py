@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from alnb.errors import BadInput
-from alnb.protocols import Oracle
+from alnb.protocols import Oracle, Strategy
 from alnb.records import Metrics, Round
 from alnb.session.session import Session
 
@@ -51,24 +53,48 @@ def budget_plan(budget: str, rounds: int, pool: int) -> tuple[int, ...]:
     return plan
 
 
+def budget_counts(budgets: Sequence[str], pool: int) -> tuple[int, ...]:
+    """Cumulative numbers of items at `budgets`, such as ("1%", "2%", "5%") of `pool`.
+
+    Shares are exact fractions before they are rounded down. BadInput unless every budget brings at
+    least one item more than the one before it.
+    """
+    try:
+        shares = [Fraction(budget.removesuffix("%")) / 100 for budget in budgets]
+    except (ValueError, ZeroDivisionError):
+        raise BadInput(f'Budgets {list(budgets)} are not all shares such as "5%".') from None
+    counts = tuple(int(share * pool) for share in shares)
+    if not counts or counts[-1] > pool or any(np.diff((0, *counts)) < 1):
+        raise BadInput(
+            f"Budgets of {', '.join(budgets)} of a pool of {pool} are {list(counts)} items. Each "
+            f"must be at least one more than the one before it, and at most {pool} exist. Choose "
+            "larger budgets, or budgets farther apart."
+        )
+    return counts
+
+
 def run(
     session: Session,
     oracle: Oracle,
     plan: Sequence[int],
     *,
+    first: Strategy | None = None,
     test: bool = True,
     on_stage: Callable[[str, int], None] = lambda stage, done: None,
 ) -> list[ResultRow]:
     """Ask, answer, train and measure until `plan` is done; what is done already is not repeated.
 
-    plan : cumulative numbers of items, one per round (`budget_plan`).
+    plan : cumulative numbers of items, one per round (`budget_plan`, `budget_counts`).
+    first : chooses the first round in the place of the session's strategy. The choice depends on
+        the session's seed alone where `first` sees neither model nor features, so all strategies
+        of one seed can share their start.
     on_stage : told "ask", "answer", "fit", "val", "test" or "done" and the rounds finished so far.
     """
     for number, total in enumerate(plan):
         if len(session.state.rounds) <= number:
             on_stage("ask", number)
             asked = sum(len(r.query) for r in session.state.rounds)
-            session.ask(total - asked)
+            session.ask(total - asked, strategy=None if number else first)
         if number < len(session.state.rounds) - 1:
             continue  # finished before this run
         on_stage("answer", number)

@@ -125,7 +125,7 @@ def test_sgd_takes_the_published_steps():
         speed = 0.9 * speed + (1 + 1e-4 * w)
         w -= 0.01 * (1 - done / 3) ** 0.9 * speed
     fit_poly(net, lambda _: net.weight.sum(), steps=3, recipe=Poly())
-    assert float(net.weight) == pytest.approx(w, abs=1e-6)
+    assert net.weight.item() == pytest.approx(w, abs=1e-6)
 
 
 def test_a_loss_that_is_not_finite_ends_the_fit_with_the_weights_from_before_it():

@@ -4,8 +4,9 @@ import io
 import pytest
 
 from alnb.errors import BadInput
-from alnb.session.experiment import budget_plan, run, to_csv, to_table
+from alnb.session.experiment import budget_counts, budget_plan, run, to_csv, to_table
 from alnb.session.oracle import SimulatedOracle
+from alnb.strategies.random_sampling import RandomSampling
 from tests.toys import ClassMeans
 
 
@@ -27,6 +28,39 @@ def test_budgets_are_exact_fractions_rounded_down(budget, rounds, pool, plan):
 def test_a_budget_that_cannot_be_spent_says_so(budget):
     with pytest.raises(BadInput):
         budget_plan(budget, 3, 50)
+
+
+PAPER = ("1%", "2%", "3%", "4%", "5%", "10%", "15%", "20%", "40%")
+
+
+@pytest.mark.parametrize(
+    ("pool", "counts"),
+    [
+        (1454, (14, 29, 43, 58, 72, 145, 218, 290, 581)),
+        (2351, (23, 47, 70, 94, 117, 235, 352, 470, 940)),
+        (382, (3, 7, 11, 15, 19, 38, 57, 76, 152)),
+    ],
+)
+def test_cumulative_budgets_are_exact_fractions_rounded_down(pool, counts):
+    assert budget_counts(PAPER, pool) == counts
+
+
+@pytest.mark.parametrize(
+    "budgets", [(), ("1%",), ("20%", "10%"), ("20%", "21%"), ("x%",), ("200%",)]
+)
+def test_cumulative_budgets_that_cannot_be_spent_say_so(budgets):
+    with pytest.raises(BadInput):
+        budget_counts(budgets, 50)
+
+
+def test_every_strategy_can_share_the_start_of_its_seed(project, hearts, tmp_path):
+    oracle, started = SimulatedOracle(hearts, "mask"), []
+    for name in ("strided", "coreset", "random"):
+        session = project(folder=tmp_path / name, strategy=name)
+        run(session, oracle, (3, 5), first=RandomSampling())
+        started.append([r.query for r in session.state.rounds])
+    assert started[0][0] == started[1][0] == started[2][0]
+    assert len({rounds[1] for rounds in started}) > 1
 
 
 def test_a_run_that_was_cut_off_at_any_stage_ends_with_the_same_curve(project, hearts, tmp_path):
