@@ -180,7 +180,8 @@ class Annotation:
 class Selection:
     """What a strategy chose: `rows` in picking order, a score for each, and where it came from.
 
-    `origin` is empty or holds one word per row: "control", "again", "person" or "".
+    `origin` is empty or holds one word per row: "control", "again", "person", "class 2" (asked
+    for the sake of that class) or "".
     """
 
     rows: Rows
@@ -218,7 +219,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One query and what became of it."""
+    """One query and what became of it. `note` says why another strategy than asked for chose."""
 
     number: int
     query: tuple[ItemId, ...]
@@ -226,6 +227,7 @@ class Round:
     origin: tuple[str, ...]
     strategy: str
     closed: bool = False
+    note: str = ""
     metrics: tuple[Metrics, ...] = ()
 
 

@@ -65,16 +65,15 @@ class Narrowed:
     """`base` with fewer candidates and, for a batch that is half chosen, more labelled rows.
 
     Wrappers hand it to the strategy they wrap. Rows already taken count as labelled, so that a
-    strategy that avoids what is known avoids them too. Scores are remembered per row, because a
-    wrapper may ask several times and a pass of the model over the pool is expensive.
+    strategy that avoids what is known avoids them too. Scores and learned features are remembered
+    per row, because a wrapper may ask several times and a pass of the model over the pool is
+    expensive.
     """
 
     base: Snapshot
     candidates: Rows
     labelled: Rows
-    _known: dict[Callable[[Tensor], Tensor], dict[int, Any]] = field(
-        default_factory=dict, repr=False
-    )
+    _known: dict[object, dict[int, Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Narrowed:
@@ -107,8 +106,8 @@ class Narrowed:
         return self.base.features()
 
     def learned(self, rows: Rows) -> Floats:
-        """As the base gives them."""
-        return self.base.learned(rows)
+        """As the base gives them, each row at most once."""
+        return self._once("learned", self.base.learned, rows)
 
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """As the base gives them."""
@@ -120,10 +119,13 @@ class Narrowed:
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
         """As the base gives it, each row at most once for an equal `score`."""
-        known = self._known.setdefault(score, {})
+        return self._once(score, lambda missing: self.base.reduce(score, missing), rows)
+
+    def _once(self, key: object, give: Callable[[Rows], Floats], rows: Rows) -> Floats:
+        known = self._known.setdefault(key, {})
         missing = np.array(sorted(set(rows.tolist()) - known.keys()), dtype=np.int64)
         if len(missing):
-            known.update(zip(missing.tolist(), self.base.reduce(score, missing), strict=True))
+            known.update(zip(missing.tolist(), give(missing), strict=True))
         return np.array([known[row] for row in rows.tolist()])
 
 

@@ -18,7 +18,7 @@ from alnb.records import ItemId, Selection, Unit
 from alnb.rng import stream
 from alnb.testing.toy import ToySnapshot, toy_snapshot
 
-_ORIGINS = {"", "control", "again", "person"}
+_ORIGIN = re.compile(r"|control|again|person|class \d+")
 _BATCH = 4
 _OTHER_STATES = 8
 
@@ -212,12 +212,13 @@ def _malformed(chosen: Selection, toy: ToySnapshot, question: _Question) -> Iter
             f"scores have shape {scores.shape} and type {scores.dtype} for {len(rows)} rows.",
             "Give a float per row, in the order of the rows; NaN where there is no score.",
         )
-    words = set(chosen.origin)
-    if words - _ORIGINS or len(chosen.origin) not in (0, len(rows)):
+    strange_words = [word for word in chosen.origin if not _ORIGIN.fullmatch(word)]
+    if strange_words or len(chosen.origin) not in (0, len(rows)):
         yield Breach(
             "origin is empty or one known word per row",
             f"it is {chosen.origin} for {len(rows)} rows ({question}).",
-            f"Known are {sorted(_ORIGINS)}; leave it out if all rows were simply chosen.",
+            "Known are '', 'control', 'again', 'person' and 'class 2', for any class; leave it out "
+            "if all rows were simply chosen.",
         )
 
 
