@@ -71,6 +71,14 @@ class Snapshot(Protocol):
         """
         ...
 
+    def gradients(self, rows: Rows) -> Floats:
+        """(len(rows), G) gradients of the fitted learner's loss in its last layer, of `rows`.
+
+        The loss is the cross-entropy to the learner's own labels. ColdStart if nothing is fitted,
+        BadInput if the learner is no `GradientLearner`.
+        """
+        ...
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W) float32 of `rows`, in order."""
         ...
@@ -135,6 +143,15 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Become the learner whose `state_dict` this was."""
+        ...
+
+
+@runtime_checkable
+class GradientLearner(Protocol):
+    """What a learner may offer besides: an embedding of slices that says what it would learn."""
+
+    def gradients(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """(B, 1, H, W) -> (B, G), see `Snapshot.gradients`. ColdStart before the first fit."""
         ...
 
 

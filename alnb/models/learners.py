@@ -16,6 +16,7 @@ from alnb.errors import BadInput, ColdStart
 from alnb.models.augment import Augment, apply
 from alnb.models.fit import Recipe, fit
 from alnb.models.frame import Frame
+from alnb.models.gradients import last_layer_gradients
 from alnb.models.hardware import best_device, fast_dtype
 from alnb.models.prior import with_far_background
 from alnb.models.unet import CHANNELS, bottleneck, unet
@@ -131,6 +132,11 @@ class SingleNet:
         """(B, 1, H, W) -> (B, D) float32: the mean of the deepest activation over the slice."""
         model = self._published()
         return (_features(model, batch) for batch in images)
+
+    def gradients(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """(B, 1, H, W) -> (B, G) float32, see `last_layer_gradients`; the loss is at full size."""
+        model = self._published()
+        return (_gradients(model, batch) for batch in images)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The published weights as ``net.*`` and the shape of the network as ``config``."""
@@ -284,6 +290,15 @@ def _features(model: _Model, batch: Tensor) -> Tensor:
     frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.size)
     deepest = _run(model, frame, batch, lambda images: bottleneck(model.net, images))
     return deepest.float().mean((2, 3)).to(batch.device)
+
+
+def _gradients(model: _Model, batch: Tensor) -> Tensor:
+    frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.size)
+    device = next(model.net.parameters()).device
+    found = last_layer_gradients(
+        model.net, frame.images(batch.to(device)), lambda net, x: frame.logits(net(x))
+    )
+    return found.to(batch.device)
 
 
 def _run(model: _Model, frame: Frame, batch: Tensor, net: Callable[[Tensor], Tensor]) -> Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alnb.errors import ColdStart
+from alnb.errors import BadInput, ColdStart
+from alnb.protocols import GradientLearner
 from alnb.records import Floats, Pool, Rows, SliceId
 from alnb.strategies.common import mean_by_owner
 
@@ -55,6 +56,20 @@ class PoolSnapshot:
         values, owners = [], []
         for owner, batch in self._batches(rows):
             values += [f.double().cpu().numpy() for f in learner.features([batch])]
+            owners.append(owner)
+        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
+
+    def gradients(self, rows: Rows) -> Floats:
+        """(len(rows), G) of the learner's last layer; a volume's are the mean over its slices."""
+        learner = self._fitted()
+        if not isinstance(learner, GradientLearner):
+            raise BadInput(
+                f"{type(learner).__name__} gives no gradients, on which BADGE rests. Choose "
+                "k-means-BALD, which needs features alone, or a learner with a method gradients."
+            )
+        values, owners = [], []
+        for owner, batch in self._batches(rows):
+            values += [g.double().cpu().numpy() for g in learner.gradients([batch])]
             owners.append(owner)
         return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
 

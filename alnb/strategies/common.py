@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from alnb.records import Floats, Pool, Rows, Selection
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 def candidates_for(snapshot: Snapshot, n: int) -> Rows:
@@ -74,6 +76,7 @@ class Narrowed:
     candidates: Rows
     labelled: Rows
     _known: dict[object, dict[int, Any]] = field(default_factory=dict, repr=False)
+    _whole: dict[object, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Narrowed:
@@ -83,7 +86,7 @@ class Narrowed:
     def to(self, candidates: Rows, *, taken: Rows | None = None) -> Narrowed:
         """The same with these candidates; `taken` rows count as labelled from now on."""
         labelled = self.labelled if taken is None else np.union1d(self.labelled, taken)
-        return Narrowed(self.base, np.sort(candidates), labelled, self._known)
+        return Narrowed(self.base, np.sort(candidates), labelled, self._known, self._whole)
 
     @property
     def pool(self) -> Pool:
@@ -109,6 +112,10 @@ class Narrowed:
         """As the base gives them, each row at most once."""
         return self._once("learned", self.base.learned, rows)
 
+    def gradients(self, rows: Rows) -> Floats:
+        """As the base gives them, each row at most once."""
+        return self._once("gradients", self.base.gradients, rows)
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """As the base gives them."""
         return self.base.images(rows)
@@ -120,6 +127,13 @@ class Narrowed:
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
         """As the base gives it, each row at most once for an equal `score`."""
         return self._once(score, lambda missing: self.base.reduce(score, missing), rows)
+
+    def whole(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What `make` gives, made once for a `key` and all narrowings of one snapshot."""
+        if key not in self._whole:
+            self._whole[key] = make()
+        result: Result = self._whole[key]
+        return result
 
     def _once(self, key: object, give: Callable[[Rows], Floats], rows: Rows) -> Floats:
         known = self._known.setdefault(key, {})
@@ -134,6 +148,32 @@ def as_asked(snapshot: Snapshot) -> Snapshot:
     while isinstance(snapshot, Narrowed):
         snapshot = snapshot.base
     return snapshot
+
+
+def made_once(snapshot: Snapshot, key: Hashable, make: Callable[[], Result]) -> Result:
+    """What `make` gives; a wrapper that asks again for the rest of a batch gets the same object.
+
+    For what is expensive and does not depend on the part of the batch that is already chosen,
+    such as a clustering or a network trained for this query. Nobody may write to it.
+    """
+    if not isinstance(snapshot, Narrowed):
+        return make()
+    while isinstance(snapshot.base, Narrowed):
+        snapshot = snapshot.base
+    return snapshot.whole(key, make)
+
+
+def begun(snapshot: Snapshot) -> Rows:
+    """Rows of the batch that a wrapper has already chosen; none if nothing wraps."""
+    return np.setdiff1d(snapshot.labelled, as_asked(snapshot).labelled)
+
+
+def in_order(pool: Pool, rows: Rows) -> Rows:
+    """`rows` sorted by the names of their items.
+
+    What draws by chance from rows in this order does not depend on how the pool is written down.
+    """
+    return np.array(sorted(rows.tolist(), key=lambda row: str(pool.ids[row])), dtype=np.int64)
 
 
 def mean_by_owner(values: Floats, owners: Rows, length: int) -> Floats:

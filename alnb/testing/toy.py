@@ -55,6 +55,18 @@ class ToySnapshot:
         parts = [self.probabilities[row].mean(axis=(1, 3, 4)).ravel() for row in rows]
         return np.stack(parts) if parts else np.empty((0, 0))
 
+    def gradients(self, rows: Rows) -> Floats:
+        """(len(rows), 2 C) for a last layer on each pixel's 1 and intensity, members averaged."""
+        if self.probabilities is None:
+            raise ColdStart("This toy was made with fitted=False; there is nothing learnt.")
+        found = np.empty((len(rows), 2 * self.classes))
+        for place, row in enumerate(rows.tolist()):
+            p = self.probabilities[row].mean(axis=0).transpose(1, 0, 2, 3).reshape(self.classes, -1)
+            wrong = p - (np.arange(self.classes)[:, None] == p.argmax(axis=0))
+            z = np.stack([np.ones(p.shape[1]), self.pixels[row].ravel()])
+            found[place] = (wrong @ z.T / p.shape[1]).ravel()
+        return found
+
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W); a row of a volume pool gives all of its slices."""
         import torch
