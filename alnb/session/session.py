@@ -5,26 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from alnb._version import __version__
 from alnb.data.cohort import Cohort, Split
-from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError, PoolExhausted
+from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError
 from alnb.protocols import Encoder, Learner, Strategy
-from alnb.records import FitReport, ItemId, LabelMap, Metrics, Round, SliceId, Unit
-from alnb.rng import stream
+from alnb.records import FitReport, LabelMap, Metrics, SliceId, Unit
 from alnb.session.answering import Kind
-from alnb.session.choosing import capped, check_selection, found
-from alnb.session.embedding import Embedding
+from alnb.session.asking import Asking
+from alnb.session.choosing import found
+from alnb.session.gate import GATE, Gate
 from alnb.session.jobs import Job
 from alnb.session.opening import project_folder, split_by_reference
-from alnb.session.snapshot import PoolSnapshot
 from alnb.session.state import Fit
-from alnb.store.events import FitFailed, QueryAmended, RoundClosed, RoundOpened, SessionCreated
+from alnb.store.events import FitFailed, SessionCreated
 from alnb.store.journal import Journal
 from alnb.store.lock import ProjectLock
 
@@ -40,7 +37,7 @@ STOP_SECONDS = 2.0
 _OPEN: weakref.WeakValueDictionary[Path, Session] = weakref.WeakValueDictionary()
 
 
-class Session(Embedding):
+class Session(Asking):
     """A labelling project: what was asked, drawn, learnt and measured, on disk at every step.
 
     Use `Session.open`. All methods may be called from any thread; one lock guards the state.
@@ -50,7 +47,7 @@ class Session(Embedding):
     cohort, pool : the images, and the rows that may be asked (training patients only).
     split : the patients of training, validation and test, frozen when the project began.
     state : everything known, a fold over the journal.
-    strategy : chooses the next query; may be replaced between rounds.
+    strategy : chooses the next query; may be replaced between rounds (`choose_strategy`).
     annotator : whose strokes these are.
     problems : sentences about records and models on disk that could not be used.
     """
@@ -64,14 +61,26 @@ class Session(Embedding):
         *,
         strategy: Strategy,
         annotator: str,
+        cold_start: Strategy,
+        per_volume: int | None,
+        gate: Gate | None,
         reveal: bool,
         encoder: Encoder | None,
         make_trainer: Callable[[Session], Trainer],
     ) -> None:
-        super().__init__(folder, cohort, annotator, journal, encoder)
-        self.strategy = strategy
+        super().__init__(
+            folder,
+            cohort,
+            annotator,
+            journal,
+            encoder=encoder,
+            strategy=strategy,
+            cold_start=cold_start,
+            per_volume=per_volume,
+            gate=gate,
+            reveal=reveal,
+        )
         self.job: Job[FitReport] | None = None
-        self._reveal = reveal
         self._file_lock = lock
         self._make_trainer = make_trainer
         self._trainer: Trainer | None = None
@@ -93,6 +102,8 @@ class Session(Embedding):
         annotator: str = "me",
         per_volume: int | None = 2,
         split: Split | None = None,
+        cold_start: Strategy | str = "strided",
+        gate: Gate | None = GATE,
         reveal: bool = False,
     ) -> Session:
         """Create the project in folder `path`, or resume it exactly where it stopped.
@@ -106,6 +117,8 @@ class Session(Embedding):
             keeps its own. `split` defaults to the cohort's official one, else to patients drawn
             by `seed` among those with reference masks.
         per_volume : at most this many slices of one volume in a query; None for no limit.
+        cold_start, gate : what chooses while the gate finds the model too weak to be asked; a gate
+            of None trusts every model.
         reveal : let strategies see which classes a slice holds from its reference. Only simulated
             experiments may.
 
@@ -115,7 +128,7 @@ class Session(Embedding):
         """
         from alnb.session.trainer import Trainer
 
-        chosen = found(strategy)
+        chosen, opener = found(strategy), found(cold_start)
         folder = project_folder(path)
         older = _OPEN.get(folder)
         if older is not None:
@@ -132,14 +145,16 @@ class Session(Embedding):
                 lock,
                 strategy=chosen,
                 annotator=annotator,
+                cold_start=opener,
+                per_volume=per_volume if unit == "slice" else None,
+                gate=gate,
                 reveal=reveal,
                 encoder=encoder,
                 make_trainer=lambda session: Trainer(session, learner),
             )
             session._begin(unit=unit, seed=seed, keep_labelled=keep_labelled, split=split)
             undo.pop_all()
-        if session.created.unit == "slice":
-            session.strategy = capped(chosen, per_volume)
+        session.choose_strategy(chosen)
         _OPEN[folder] = session
         return session
 
@@ -205,70 +220,6 @@ class Session(Embedding):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # ------------------------------------------------------------------ asking
-
-    def snapshot(self) -> PoolSnapshot:
-        """The pool as a strategy would see it now."""
-        with self._lock:
-            state = self.state
-            free, labelled = self.candidates()
-        model = self.trainer.model() if state.checkpoint is not None else None
-        return PoolSnapshot(
-            pool=self.pool,
-            candidates=np.flatnonzero(free),
-            labelled=np.flatnonzero(labelled),
-            counts=np.array([state.counts.get(i, 0) for i in self.pool.ids], dtype=np.int64),
-            cohort=self.cohort,
-            learner=None if model is None else model[1],
-            embed=self.features,
-            reveal=self._reveal,
-            rounds=len(state.rounds),
-        )
-
-    def ask(self, n: int, *, strategy: Strategy | None = None) -> Round:
-        """Open the next round: `n` items chosen by the strategy out of those that may be asked.
-
-        The slices of the current query that nobody answered go back to the pool.
-
-        Raises
-        ------
-        PoolExhausted, BadSelection, ColdStart, IllegalEvent
-        """
-        with self._acting():
-            if any(isinstance(event, RoundOpened) for event in self._redone):
-                return self.state.rounds[-1]
-            number = len(self.state.rounds)
-        chooser = strategy or self.strategy
-        snapshot = self.snapshot()
-        free = len(snapshot.candidates)
-        if not 1 <= n <= free:
-            raise PoolExhausted(
-                f"Asked for {n} items; {free} of {len(self.pool)} can still be asked. "
-                f"Ask for 1 to {free}, or open the project with keep_labelled=True."
-                if free
-                else f"All {len(self.pool)} items of the pool are answered. Train, or export."
-            )
-        chosen = chooser.select(snapshot, n, rng=stream(self.seed, "query", number))
-        check_selection(chosen, snapshot, n)
-        opened = RoundOpened(
-            number=number,
-            query=tuple(self.pool.ids[row] for row in chosen.rows.tolist()),
-            scores=tuple(s if np.isfinite(s) else None for s in chosen.scores.tolist()),
-            origin=tuple(chosen.origin) or ("",) * n,
-            strategy=repr(chooser),
-            rng=f"query/{number}",
-        )
-        with self._acting():
-            last = self.round
-            closing = [RoundClosed(last.number)] if last is not None and not last.closed else []
-            self._commit(*closing, opened)
-            return self.state.rounds[-1]
-
-    def amend(self, *, add: Sequence[ItemId] = (), remove: Sequence[ItemId] = ()) -> None:
-        """Override the query by hand."""
-        self.pool.rows([*add, *remove])
-        self._commit(QueryAmended(tuple(add), tuple(remove)))
 
     # ------------------------------------------------------------------ learning
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,8 @@ class PoolSnapshot:
     """A `Snapshot` whose parts are computed when asked for.
 
     `embed` gives the (N, D) features; `learner` is None until something is fitted; `reveal` says
-    that `presence` may use the reference, as a simulated experiment does.
+    that `presence` may use the reference, as a simulated experiment does. With a `doubt` about the
+    learner, in words, everything that needs it raises ColdStart, and `refused` says that it did.
     """
 
     pool: Pool
@@ -39,6 +40,8 @@ class PoolSnapshot:
     learner: Learner | None
     embed: Callable[[], Floats]
     reveal: bool = False
+    doubt: str = ""
+    refused: list[str] = field(default_factory=list)
     rounds: int = 0
 
     @property
@@ -117,6 +120,9 @@ class PoolSnapshot:
         return found
 
     def _fitted(self) -> Learner:
+        if self.doubt:
+            self.refused.append(self.doubt)
+            raise ColdStart(self.doubt)
         if self.learner is None:
             raise ColdStart(
                 "No model is trained yet, so nothing can be predicted. Label some slices and "

@@ -172,7 +172,9 @@ def _(event: RoundOpened, state: SessionState, by: str) -> SessionState:
     counts = dict(state.counts)
     for item in event.query:
         counts[item] = counts.get(item, 0) + 1
-    opened = Round(event.number, event.query, event.scores, event.origin, event.strategy)
+    opened = Round(
+        event.number, event.query, event.scores, event.origin, event.strategy, note=event.note
+    )
     return replace(state, rounds=(*state.rounds, opened), counts=MappingProxyType(counts))
 
 

@@ -5,7 +5,8 @@ event              fields                                         what happened
 =================  =============================================  ================================
 SessionCreated     cohort, split, train, val, test, unit,         a project began; the split is
                    classes, seed, keep_labelled, version          frozen here and never moves
-RoundOpened        number, query, scores, origin, strategy, rng   a strategy chose what to ask
+RoundOpened        number, query, scores, origin, strategy, rng,  a strategy chose what to ask
+                   note
 QueryAmended       added, removed                                 a person overrode the query
 SliceOpened        slice_id, proposal, checkpoint                 what the person saw first
 StrokeAdded        slice_id, stroke                               one pull of the pen
@@ -70,7 +71,10 @@ class SessionCreated:
 
 @dataclass(frozen=True, slots=True)
 class RoundOpened:
-    """A strategy chose what to ask; a score without a finite value is None."""
+    """A strategy chose what to ask; a score without a finite value is None.
+
+    `note` is a sentence for the person: that the cold start chose, and why.
+    """
 
     number: int
     query: tuple[ItemId, ...]
@@ -78,6 +82,7 @@ class RoundOpened:
     origin: tuple[str, ...]
     strategy: str
     rng: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

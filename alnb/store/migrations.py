@@ -22,7 +22,14 @@ def _001_entries(db: sqlite3.Connection) -> None:
         )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_001_entries,)
+def _002_embeddings(db: sqlite3.Connection) -> None:
+    """The table stays; entries may now be Embedded and EmbeddingChosen, and a query has a note.
+
+    The number alone rises, so that a version of alnb that cannot read them says so at the door.
+    """
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_001_entries, _002_embeddings)
 VERSION = len(MIGRATIONS)
 
 

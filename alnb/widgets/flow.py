@@ -67,6 +67,8 @@ class Flow:
             display.choosing = False
             display.refresh()
         line = Line(f"Round {opened.number + 1}: {len(opened.query)} to label.", "good")
+        if opened.note:
+            line = Line(f"{line.text} {opened.note}", "warn")
         display.line = line
         if self._session.pending:
             display.show(self._session.pending[0])

@@ -1,6 +1,6 @@
 """Writes the frozen journal of one version and, beside it, the state that it stands for.
 
-``python -m tests.journals.make`` writes ``v1.db`` and ``v1.json``. A frozen journal is never
+``python -m tests.journals.make`` writes ``v2.db`` and ``v2.json``. A frozen journal is never
 written again: when the journal's version rises, add the next one, and keep this one readable.
 """
 
@@ -71,6 +71,11 @@ EVENTS = (
     e.SliceSubmitted(Annotation(A, Mask("ef" * 32, (stroke("m1"),)), "you", 1.0)),
     e.FitStarted(1, "loop", 2, "fit/1"),
     e.FitFailed(1, "Training stopped: out of memory. Labels are safe."),
+    e.Embedded("mine", None, "01" * 32, None),
+    e.Embedded("acdc", "23" * 32, "45" * 32, FitReport(200, 1.25, 40.5, notes=("Shrunk.",))),
+    e.EmbeddingChosen("mine"),
+    e.RoundClosed(1),
+    e.RoundOpened(2, (B,), (0.5,), ("",), "TopScore(entropy, mean)", "query/2", "Too weak."),
 )
 
 
