@@ -39,25 +39,37 @@ def _cohort(data: Cohort | str | os.PathLike[str] | None) -> Cohort:
 
 
 class Desk:
-    """A session's labelling view above its panels. Show it by ending a cell with it."""
+    """A session's labelling view above its panels. Show it by ending a cell with it.
+
+    Attributes
+    ----------
+    labeller : the canvas and its controls.
+    card : why the slice in view was asked; None without panels.
+    panels : learning curve and map; None without panels.
+    """
 
     def __init__(self, session: Session, *, query: int, panels: bool) -> None:
         import ipywidgets
 
+        from alnb.panels.card import WhyCard
         from alnb.panels.dashboard import Panels
         from alnb.widgets.labeller import Labeller
 
         self.session = session
         self.labeller = Labeller(session, n=query)
+        self.card = WhyCard(session, self.labeller) if panels else None
         self.panels = Panels(session, self.labeller) if panels else None
+        if self.card is not None:
+            self.labeller.place(self.card.widget)
         rows = [self.labeller.widget] + ([self.panels.widget] if self.panels else [])
         self.widget = ipywidgets.VBox(rows)
+        self.widget.add_class("alnb-room")
 
     def close(self) -> None:
         """Detach the views from the session, which stays open."""
-        self.labeller.close()
-        if self.panels is not None:
-            self.panels.close()
+        for view in (self.card, self.panels, self.labeller):
+            if view is not None:
+                view.close()
 
     def __repr__(self) -> str:
         return f"<Desk on {self.session!r}>"
@@ -69,7 +81,8 @@ class Desk:
 def show(session: Session, *, query: int = 6, panels: bool = True) -> Desk:
     """Draw, train, ask and look: the labelling view with the learning curve and the pool's map.
 
-    query : slices per round; the first round is asked for when there is none yet.
+    query : slices per round; the first round is asked for when there is none yet. panels : whether
+    curve, map and the card that says why a slice was asked are shown.
     """
     if session.round is None:
         session.ask(min(query, len(session.pool)))

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alnb.palette import OKABE_ITO
 from alnb.panels.places import NEVER, EmbeddingData
 from alnb.records import Floats, Rows
 
-ColourBy = Literal["patient", "volume", "position", "labelled", "round"]
+ColourBy = Literal["patient", "volume", "position", "labelled", "covered", "round"]
 
 UNLABELLED, LABELLED, ASKED = "#9a9a9a", "#0072b2", "#d55e00"
+COVERED, OPEN = "#56b4e9", "#e69f00"
 
 _NAMED = 12  # most categories that a colour bar names; beyond it, the hover text does
 _VIRIDIS = ("#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b")
@@ -38,8 +40,13 @@ class Colouring:
     ticks: tuple[tuple[float, str], ...]
 
 
-def colouring(data: EmbeddingData, by: ColourBy) -> Colouring:
-    """Colours of the points by group, by place along the axis, or by how they stand."""
+def colouring(
+    data: EmbeddingData, by: ColourBy, inside: NDArray[np.bool_] | None = None
+) -> Colouring:
+    """Colours of the points by group, by place along the axis, or by how they stand.
+
+    inside: (n,) which points a labelled slice covers; none, if it is not known.
+    """
     if by == "position":
         stops = np.linspace(0, 1, len(_VIRIDIS))
         scale = tuple((float(stop), code) for stop, code in zip(stops, _VIRIDIS, strict=True))
@@ -48,6 +55,9 @@ def colouring(data: EmbeddingData, by: ColourBy) -> Colouring:
     if by == "labelled":
         codes = np.where(data.labelled, 1, np.where(data.waiting, 2, 0))
         return _steps(codes, (UNLABELLED, LABELLED, ASKED), ("unlabelled", "labelled", "asked"))
+    if by == "covered":
+        codes = np.zeros(len(data.rows), dtype=np.int64) if inside is None else 1 - inside
+        return _steps(codes, (COVERED, OPEN), ("covered", "not covered"))
     if by == "round":
         last = int(data.round.max(initial=NEVER))
         names = ["not asked", *(f"round {number + 1}" for number in range(last + 1))]

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from alnb.palette import class_colour
 from alnb.panels.figure import INK, View, compose, plain, title
-from alnb.panels.live import FigurePanel
+from alnb.panels.live import DRAGGED, Ask, FigurePanel
 from alnb.records import Metrics, Round
 
 if TYPE_CHECKING:
@@ -181,7 +181,9 @@ class CurvePart:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.control = ipywidgets.ToggleButtons(
+        self.foot = None
+        self.restless = False
+        self.controls = ipywidgets.ToggleButtons(
             options=[("over slices", "slices"), ("over time", "seconds")],
             tooltips=["against slices labelled", "against measured annotation time"],
             style={"button_width": "auto"},
@@ -189,13 +191,13 @@ class CurvePart:
 
     def view(self) -> View:
         session = self._session
-        return curve_view(curve_data(session.state.rounds, session.classes, self.control.value))
+        return curve_view(curve_data(session.state.rounds, session.classes, self.controls.value))
 
     def work(self) -> Callable[[], None] | None:
         return None
 
-    def connect(self, traces: Sequence[Any], say: Callable[[str], None]) -> None:
-        pass
+    def connect(self, traces: Sequence[Any], say: Callable[[str], None], ask: Ask) -> None:
+        self.controls.observe(lambda _: ask(DRAGGED), "value")
 
 
 class CurvePanel(FigurePanel):

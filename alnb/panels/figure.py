@@ -51,7 +51,8 @@ class View:
     xaxis, yaxis : properties of the axes.
     note : a sentence in the middle, for a plot that has nothing to show yet.
     square : whether both axes have the same scale, as a map needs.
-    colours : the colour axis that the markers refer to as "coloraxis"; of the last view only.
+    colours : the colour axis that the markers refer to as "coloraxis"; one for the whole figure.
+    shapes : drawn below or above the traces, in the units of the axes; always as many.
     """
 
     traces: tuple[Mapping[str, Any], ...]
@@ -60,6 +61,7 @@ class View:
     note: str = ""
     square: bool = False
     colours: Mapping[str, Any] = field(default_factory=dict)
+    shapes: tuple[Mapping[str, Any], ...] = ()
 
 
 def title(text: str) -> dict[str, Any]:
@@ -148,6 +150,9 @@ def _arrange(views: Sequence[View]) -> tuple[list[dict[str, Any]], dict[str, Any
             layout[f"yaxis{nth}"]["scaleanchor"] = f"x{nth}"
         layout[f"legend{nth}"] = {**_LEGEND, "x": left}
         layout["annotations"].append(_note(view.note, left + width / 2))
+        layout["shapes"] += [
+            {**shape, "xref": f"x{nth}", "yref": f"y{nth}"} for shape in view.shapes
+        ]
         if view.colours:
             layout["coloraxis"] = dict(view.colours)
             layout["margin"]["r"] = COLOUR_BAR if view.colours["showscale"] else MARGIN
@@ -167,6 +172,7 @@ def _look() -> dict[str, Any]:
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "annotations": [],
+        "shapes": [],
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import ipywidgets
 
@@ -17,29 +18,49 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.5
 """Seconds between drawings: panels and pen share the browser's main thread."""
+DRAGGED = 0.1
+"""Seconds between drawings while a person drags a slider, whose pen is up then."""
 
-_UNSEEN = (SliceOpened, StrokeAdded, StrokeRedone, StrokeUndone)
+UNSEEN = (SliceOpened, StrokeAdded, StrokeRedone, StrokeUndone)
 """Events that no panel shows, although they are by far the most frequent ones."""
+
+T = TypeVar("T")
+Ask = Callable[[float], None]
+_log = logging.getLogger(__name__)
 
 
 class Part(Protocol):
-    """One subplot of a panel and its control."""
+    """One subplot of a panel, with what stands above and below it."""
 
     @property
-    def control(self) -> ipywidgets.DOMWidget:
-        """The widget whose `value` changes the view."""
+    def controls(self) -> ipywidgets.DOMWidget:
+        """What stands above the subplot."""
+        ...
+
+    @property
+    def foot(self) -> ipywidgets.DOMWidget | None:
+        """What stands below it."""
+        ...
+
+    @property
+    def restless(self) -> bool:
+        """Whether something goes on that is to be shown as it does, such as a training."""
         ...
 
     def view(self) -> View:
-        """What to show now; quick."""
+        """What to show now, with controls and foot brought up to date; quick."""
         ...
 
     def work(self) -> Callable[[], None] | None:
         """The slow step that is due, for any thread; None if there is none or it is running."""
         ...
 
-    def connect(self, traces: Sequence[Any], say: Callable[[str], None]) -> None:
-        """Listen to clicks on the part's traces; `say` shows a sentence below the figure."""
+    def connect(self, traces: Sequence[Any], say: Callable[[str], None], ask: Ask) -> None:
+        """Listen to the part's traces and controls.
+
+        `say` shows a sentence below the figure; `ask` wants a drawing, at least so many seconds
+        after the last one.
+        """
         ...
 
 
@@ -65,7 +86,7 @@ class Refresher:
         self._busy = busy
         self._interval = interval
         self._last = float("-inf")
-        self._due = False
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._lock = threading.RLock()
         try:
@@ -78,11 +99,11 @@ class Refresher:
         """The loop that drawing happens on; None if it happens on the asking thread."""
         return None if self._loop is None or self._loop.is_closed() else self._loop
 
-    def ask(self) -> None:
-        """Ask for a drawing; any thread may."""
+    def ask(self, interval: float | None = None) -> None:
+        """Ask for a drawing; any thread may. `interval` replaces the usual one this time."""
         loop = self.loop
         if loop is not None:
-            loop.call_soon_threadsafe(self._arm)
+            loop.call_soon_threadsafe(self._arm, self._interval if interval is None else interval)
             return
         with self._lock:
             if not self._closed and not self._busy():
@@ -92,24 +113,81 @@ class Refresher:
         """Draw no more."""
         self._closed = True
 
-    def _arm(self) -> None:
-        if self._due or self._loop is None:
+    def _arm(self, interval: float) -> None:
+        if self._loop is None:
             return
-        self._due = True
-        wait = self._last + self._interval - self._loop.time()
-        self._loop.call_later(max(0.0, wait), self._fire)
+        when = max(self._loop.time(), self._last + interval)
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._fire)
 
     def _fire(self) -> None:
+        self._timer = None
         if self._closed or self._loop is None:
             return
         if self._busy():
-            self._loop.call_later(self._interval, self._fire)
+            self._timer = self._loop.call_later(self._interval, self._fire)
             return
-        self._due = False
         try:
             self._draw()
         finally:
             self._last = self._loop.time()
+
+
+class Due(Generic[T]):
+    """A value that is worked out off the loop, for the newest key, one at a time.
+
+    Attributes
+    ----------
+    key, value : the last that were worked out; the value is None before, and where it failed.
+    error : why it failed, or None.
+    """
+
+    def __init__(self) -> None:
+        self.key: Hashable = None
+        self.value: T | None = None
+        self.error: Exception | None = None
+        self._running = False
+        self._lock = threading.Lock()
+
+    def work(self, key: Hashable, compute: Callable[[], T]) -> Callable[[], None] | None:
+        """What to run for the value of `key`; None if it is known, or another one is running."""
+        with self._lock:
+            if self._running or key == self.key:
+                return None
+            self._running = True
+
+        def run() -> None:
+            try:
+                self.value, self.error = compute(), None
+            except Exception as error:  # on a worker thread nobody else would ever hear of it
+                _log.exception("A view could not be worked out.")
+                self.value, self.error = None, error
+            finally:
+                self.key, self._running = key, False
+
+        return run
+
+
+def pen_of(labeller: Any) -> Callable[[], bool]:
+    """Whether the labeller's pen is down: its `drawing`, a property or a method."""
+
+    def drawing() -> bool:
+        found = getattr(labeller, "drawing", False)
+        return bool(found() if callable(found) else found)
+
+    return drawing
+
+
+def run_beside(refresher: Refresher, work: Callable[[], None]) -> None:
+    """Run `work` off the refresher's loop and ask for a drawing after it; without a loop, now."""
+    loop = refresher.loop
+    if loop is None:
+        work()
+    else:
+        loop.run_in_executor(None, work).add_done_callback(lambda _: refresher.ask())
 
 
 class FigurePanel:
@@ -126,21 +204,21 @@ class FigurePanel:
 
     def __init__(self, session: Session, parts: Sequence[Part], labeller: Any = None) -> None:
         self._parts = tuple(parts)
-        self._labeller = labeller
         views = [part.view() for part in parts]
         self._screen = Screen(*views)
         self.figure = self._screen.widget
-        self._line = ipywidgets.Label("")
+        self.line = ipywidgets.Label("")
+        feet = [part.foot or ipywidgets.HBox() for part in parts]
         self.widget = ipywidgets.VBox(
-            [_row([part.control for part in parts]), self.figure, self._line]
+            [_row([part.controls for part in parts]), self.figure, _row(feet), self.line]
         )
+        self.widget.add_class("alnb-panel")
         first = 0
         for part, view in reversed(list(zip(parts, views, strict=True))):  # as `compose` has them
-            part.connect(self.figure.data[first : first + len(view.traces)], self.say)
-            part.control.observe(lambda _: self.refresh(), "value")
+            part.connect(self.figure.data[first : first + len(view.traces)], self.say, self._asked)
             first += len(view.traces)
-        self._refresher = Refresher(self._draw, busy=self._drawing)
-        self._unsubscribe = session.subscribe(self._heard)
+        self._refresher = Refresher(self._draw, busy=pen_of(labeller))
+        self._ends = [session.subscribe(self._heard), session.watch(self._watched)]
         self.refresh()
 
     def refresh(self) -> None:
@@ -149,42 +227,40 @@ class FigurePanel:
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the figure."""
-        self._line.value = sentence
+        self.line.value = sentence
 
     def close(self) -> None:
         """Follow the session no longer; the last picture stays."""
-        self._unsubscribe()
+        for end in self._ends:
+            end()
         self._refresher.close()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.widget._repr_mimebundle_(**options)
 
+    def _asked(self, interval: float) -> None:
+        self._refresher.ask(interval)
+
     def _heard(self, entry: Entry) -> None:
-        if not isinstance(entry.event, _UNSEEN):
+        if not isinstance(entry.event, UNSEEN):
             self.refresh()
 
-    def _drawing(self) -> bool:
-        drawing = getattr(self._labeller, "drawing", False)
-        return bool(drawing() if callable(drawing) else drawing)
+    def _watched(self, what: str) -> None:
+        if what == "embedding":
+            self.refresh()
 
     def _draw(self) -> None:
         for part in self._parts:
             work = part.work()
             if work is not None:
-                self._run(work)
+                run_beside(self._refresher, work)
         self._screen.show(*(part.view() for part in self._parts))
-
-    def _run(self, work: Callable[[], None]) -> None:
-        loop = self._refresher.loop
-        if loop is None:
-            work()
-        else:
-            loop.run_in_executor(None, work).add_done_callback(lambda _: self.refresh())
+        if self._refresher.loop is not None and any(part.restless for part in self._parts):
+            self.refresh()
 
 
-def _row(controls: Sequence[ipywidgets.DOMWidget]) -> ipywidgets.HBox:
+def _row(widgets: Sequence[ipywidgets.DOMWidget]) -> ipywidgets.HBox:
     cells = [
-        ipywidgets.HBox([control], layout={"flex": "1 1 0", "min_width": "0"})
-        for control in controls
+        ipywidgets.HBox([widget], layout={"flex": "1 1 0", "min_width": "0"}) for widget in widgets
     ]
     return ipywidgets.HBox(cells, layout={"flex_flow": "row wrap"})

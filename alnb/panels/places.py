@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,18 @@ class EmbeddingData:
     waiting: NDArray[np.bool_]
     pool: int
 
+    @cached_property
+    def status(self) -> tuple[str, ...]:
+        """Per point, in words: labelled or not, and when it was asked."""
+        words = []
+        for labelled, number, asked in zip(
+            self.labelled.tolist(), self.round.tolist(), self.asked.tolist(), strict=True
+        ):
+            when = f", asked in round {number + 1}" if number != NEVER else ""
+            place = f" as number {asked}" if asked else ""
+            words.append(("labelled" if labelled else "unlabelled") + when + place)
+        return tuple(words)
+
 
 def embedding_data(
     session: Session, xy: Floats | None = None, *, limit: int = LIMIT
@@ -74,10 +87,10 @@ def embedding_data(
         pending = set(session.pending)
         asked[query] = np.arange(1, len(query) + 1)
         waiting[query] = [bool(pending.intersection(pool.slices[row])) for row in query]
-    labelled = _labelled_rows(pool, state)
+    labelled = labelled_rows(pool, state)
 
     rows = shown_rows(pool, keep=labelled | (asked > 0), limit=limit)
-    opens = tuple(pool.slices[row][len(pool.slices[row]) // 2] for row in rows)
+    opens = tuple(opened_by(pool, row) for row in rows)
     patients = {name: volume.patient for name, volume in session.cohort.volumes.items()}
     return EmbeddingData(
         rows=rows,
@@ -120,7 +133,24 @@ def places(session: Session) -> Floats:
     return pca_map(session.features(), dims=2)
 
 
-def _labelled_rows(pool: Pool, state: SessionState) -> NDArray[np.bool_]:
+def centres_and_waiting(session: Session) -> tuple[Rows, Rows]:
+    """Rows with a finished answer, and those of the open query without one, in its order."""
+    pool, state = session.pool, session.state
+    labelled = np.flatnonzero(labelled_rows(pool, state))
+    if not state.rounds or state.rounds[-1].closed:
+        return labelled, np.empty(0, dtype=np.int64)
+    pending = set(session.pending)
+    query = pool.rows(state.rounds[-1].query)
+    open_ = [bool(pending.intersection(pool.slices[row])) for row in query]
+    return labelled, query[np.array(open_, dtype=np.bool_)]
+
+
+def opened_by(pool: Pool, row: int) -> SliceId:
+    """The slice that stands for a row: the item itself, or the middle of a volume."""
+    return pool.slices[row][len(pool.slices[row]) // 2]
+
+
+def labelled_rows(pool: Pool, state: SessionState) -> NDArray[np.bool_]:
     """(N,) whether each item is dealt with, and not by skipping alone."""
     labelled = state.labelled
     done = labelled | {slice_id for slice_id, _ in state.skipped}

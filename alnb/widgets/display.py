@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from alnb.records import LabelMap, SliceId
@@ -15,6 +17,8 @@ from alnb.widgets.messages import Scene, View, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.stopwatch import Stopwatch
 from alnb.widgets.worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Display:
@@ -52,6 +56,7 @@ class Display:
         self._flip = flip
         self._lock = threading.RLock()
         self._imaging = Imaging(session.cohort)
+        self._viewers: tuple[Callable[[SliceId], None], ...] = ()
         self._proposed: tuple[SliceId, LabelMap, str] | None = None
 
     # ---- one slice ----
@@ -60,7 +65,8 @@ class Display:
         """Bring a slice into view; its proposal and its neighbours follow."""
         view = self._imaging.view(slice_id)
         with self._lock:
-            if slice_id != self.here:
+            another = slice_id != self.here
+            if another:
                 self.line = None
             self.here = slice_id
             self._stopwatch.tick(slice_id)
@@ -69,6 +75,26 @@ class Display:
         self._worker.soon("proposal", self.propose)
         self._worker.soon("neighbours", self._send_neighbours)
         self._worker.soon("recall", self._recall)
+        if another:
+            self._tell(slice_id)
+
+    def on_show(self, listener: Callable[[SliceId], None]) -> Callable[[], None]:
+        """Call `listener` when another slice comes into view; what comes back ends it."""
+        with self._lock:
+            self._viewers = (*self._viewers, listener)
+
+        def end() -> None:
+            with self._lock:
+                self._viewers = tuple(each for each in self._viewers if each is not listener)
+
+        return end
+
+    def _tell(self, slice_id: SliceId) -> None:
+        for viewer in self._viewers:
+            try:
+                viewer(slice_id)
+            except Exception:  # what stands beside the canvas must not keep a slice from showing
+                _log.exception("a listener failed")
 
     def everything(self) -> None:
         """Send all that is shown, to a page that came up blank."""

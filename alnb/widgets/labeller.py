@@ -115,6 +115,18 @@ class Labeller:
         """Bring a slice into view: one of the query, or any other of the cohort."""
         self._display.show(slice_id)
 
+    def on_show(self, listener: Callable[[SliceId], None]) -> Callable[[], None]:
+        """Call `listener`, on any thread, when another slice comes into view.
+
+        What comes back ends it.
+        """
+        return self._display.on_show(listener)
+
+    def place(self, widget: Any) -> None:
+        """Put a widget beside the canvas, or below it where there is no room beside."""
+        widget.add_class("alnb-aside")
+        self.widget.children = (*self.widget.children, widget)
+
     def report(self, error: BaseException) -> None:
         """Put an error into the state line."""
         self._display.report(error)

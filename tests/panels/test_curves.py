@@ -11,7 +11,7 @@ CLASSES = ("background", "RV", "LV")
 
 
 def a_round(number: int, *metrics: Metrics) -> Round:
-    return Round(number, (), (), (), "Strided()", True, metrics)
+    return Round(number, (), (), (), "Strided()", True, metrics=metrics)
 
 
 def val(*dice: float | None, labelled: int = 4, seconds: float = 60.0) -> Metrics:
@@ -95,5 +95,5 @@ def test_the_panel_gains_a_point_when_the_session_is_measured(fake):
     session.label(1, seconds=20.0)
     session.measure(0.3, 0.4, 0.5)
     assert mean.x == (1, 2)
-    panel._parts[0].control.value = "seconds"
+    panel._parts[0].controls.value = "seconds"
     assert mean.x == (10.0, 30.0)

@@ -11,7 +11,7 @@ from alnb.panels.embedding import EmbeddingPanel, embedding_figure
 from alnb.panels.places import NEVER, embedding_data, no_map, shown_rows
 from alnb.records import Pool, SliceId, VolumeId
 
-ALL_COLOURINGS = ("patient", "volume", "position", "labelled", "round")
+ALL_COLOURINGS = ("patient", "volume", "position", "labelled", "covered", "round")
 
 
 def grid(session) -> np.ndarray:
@@ -191,24 +191,36 @@ def test_a_slice_that_cannot_be_opened_is_said_below_the_map(fake):
 
     panel = EmbeddingPanel(fake(), refuse)
     click(panel, 1)
-    assert panel.widget.children[-1].value == "p0/ED:1 could not be opened: it is locked"
+    assert panel.line.value == "p0/ED:1 could not be opened: it is locked"
 
 
-def test_the_features_are_projected_once_per_round(fake):
+def test_the_features_are_projected_once_for_each_embedding(fake, monkeypatch):
+    from alnb.embed import project
+
+    projected = []
+    pca_map = project.pca_map
+    monkeypatch.setattr(
+        project, "pca_map", lambda x, dims: (projected.append(len(x)), pca_map(x, dims))[1]
+    )
     session = fake()
     panel = EmbeddingPanel(session)
-    assert session.embedded == 1
     session.ask([0, 1])
     session.label(0)
     session.label(1)
     panel.refresh()
-    assert session.embedded == 2
+    assert len(projected) == 1
     assert len(panel.figure.data[1].x) == 2
+    before = panel.figure.data[0].x.copy()
+    session.learnt("acdc")
+    assert len(projected) == 2
+    assert not np.array_equal(panel.figure.data[0].x, before)
+    session.learnt("acdc")  # the same name, other features
+    assert len(projected) == 3
 
 
 def test_features_that_fail_leave_a_sentence_and_no_traceback(fake):
     session = fake()
-    session.features = lambda: 1 / 0
+    session.features = lambda name: 1 / 0
     panel = EmbeddingPanel(session)
     assert panel.figure.layout.annotations[0].text == "There is no map: division by zero"
     assert len(panel.figure.data[0].x) == 0
