@@ -82,6 +82,7 @@ def run(
                 test=False,
                 on_stage=stage,
             )
+            Shelf(session.folder / "networks").clear()
             stage("test", len(plan))
             measured += _measure(preset, session, learner, test)
     return Outcome(runs.title(), _notes(preset), cohort.classes, tuple(measured))

@@ -52,6 +52,7 @@ from typing import Any, Literal
 
 from alnb.embed.train import EncoderRecipe
 from alnb.errors import BadInput
+from alnb.models.dual import CHANNELS
 from alnb.models.poly import Poly
 from alnb.models.scratch import ScratchNet, dmpls, masks
 from alnb.models.turns import Turns
@@ -80,6 +81,7 @@ class Preset:
     schedule : "paper" trains ``round(iterations · share)`` steps, "fixed" as many at each budget.
     iterations, fixed : steps of the schedule "paper" at 100 %, and of "fixed".
     size, batch, every : side of the square, slices per step, steps between validations.
+    channels : of the segmentation networks' encoder, finest first.
     encoder : how to learn the features of "vepa2024".
     shared_start : the first budget is random, the same for all strategies of a seed.
     device : "cpu", "cuda", …; None takes the GPU if there is one. The encoder's is its recipe's.
@@ -96,6 +98,7 @@ class Preset:
     size: int = 256
     batch: int = 6
     every: int = 200
+    channels: tuple[int, ...] = CHANNELS
     encoder: EncoderRecipe = field(default_factory=EncoderRecipe.paper)
     shared_start: bool = False
     device: str | None = None
@@ -154,6 +157,7 @@ class Preset:
             augment=Turns(jitter=0.1 if fixed else 0.0),
             stored=stored,
             validate=validate,
+            channels=self.channels,
             device=self.device,
         )
 
