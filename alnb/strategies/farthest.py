@@ -1,0 +1,748 @@
+"""Exact farthest-first traversal (greedy k-center) that looks at few distances.
+
+Source: Gonzalez, Theoretical Computer Science 38, 1985. A row's distance to its nearest centre
+only ever falls, so that one that is out of date is an upper bound. The rows of largest bound are
+brought up to date against all the centres they missed, in one product of matrices, and picks come
+out of this small working set for as long as its largest distance exceeds every bound outside.
+
+Products run in float32 and carry a bound of their rounding error; whatever decides a pick is
+computed again in float64, from differences. The outcome is that of the plain method in float64:
+rows whose squared distances differ by less than a part in 10^12 tie, and the lowest wins.
+
+Products of matrices use the threads of the BLAS behind numpy, the rest runs on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alnb.errors import BadInput, PoolExhausted
+from alnb.records import Floats, Rows
+
+Points = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+TIE = 1 - 1e-12
+"""Squared distances whose ratio is above this are equal, so that rounding breaks no tie."""
+
+_ROUND = 2.0**-24
+"""Largest relative error of one float32 operation."""
+
+_STRIP = 1024
+"""Features multiplied at a time, which bounds how far rounding errors add up."""
+
+_TINY = np.float32(2.0**-120)
+"""Covers what underflow takes away, at the scale that `Cloud` sees to."""
+
+_UP = 1 + 2.0**-22
+"""Lifts a float64 beyond the rounding of its float32."""
+
+_BATCH = 256
+"""Centres per product."""
+
+Top = tuple[int, float, float]
+"""A row, its squared distance, and the largest key: squared distance times weight."""
+
+
+class Cloud:
+    """The rows of `x` as sweeps see them, float32 near the origin, and in float64 when it counts.
+
+    x : (N, D), of any real type; never copied as a whole. Squared distances are in units of
+    1 / scale^2, a power of two that keeps squares within range; it is 1 unless values are extreme.
+    BadInput if a value is not finite.
+    """
+
+    def __init__(self, x: Floats) -> None:
+        if x.ndim != 2:
+            raise BadInput(f"Features have shape {x.shape}; k-center needs (rows, features).")
+        self.x = np.asarray(x)
+        self.length, self.width = x.shape
+        terms = min(self.width, _STRIP) + self.width // _STRIP
+        sums = terms * _ROUND / (1 - terms * _ROUND)
+        # |x|^2 + |c|^2 - 2 x.c is off by at most this share of |x|^2 + |c|^2: two sums of
+        # products, then moving, scaling and adding up.
+        self.error = 2.02 * sums + 16 * _ROUND
+        # Rows per block: a megabyte stays in cache.
+        self.block = int(np.clip(2**18 // max(self.width, 1), 64, 2048))
+        self._room = np.empty((min(self.block, self.length), self.width), dtype=np.float32)
+        self.wide = np.empty(_BATCH * len(self._room), dtype=np.float32)
+        self.scale = 1.0
+        self._shift: Floats | None = None
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._frame(self._sample())
+            self.reach = self._reach()
+            if not np.isfinite(self.reach).all():
+                self._check()
+                self._frame(np.full((1, self.width), self._largest()))
+                self.reach = self._reach()
+
+    def near(self, rows: Rows | slice, out: Singles | None = None) -> Singles:
+        """(len, D) float32, moved and scaled; valid until the next call unless `out` is given."""
+        if self._shift is None and self.scale == 1 and self.x.dtype == np.float32:
+            if isinstance(rows, slice):
+                found: Singles = self.x[rows]
+                return found
+            out = (self._room if out is None else out)[: len(rows)]
+            # "clip" writes straight into `out`; rows have been checked at the door.
+            np.take(self.x, rows, axis=0, out=out, mode="clip")
+            return out
+        part = self.x[rows]
+        out = (self._room if out is None else out)[: len(part)]
+        if self.scale == 1 and self.x.dtype in (np.float32, np.float16):
+            return np.subtract(part, np.float32(0) if self._shift is None else self._shift, out=out)
+        moved = part.astype(np.float64) * self.scale
+        out[:] = moved if self._shift is None else moved - self._shift
+        return out
+
+    def between(self, a: Rows, b: Rows) -> Points:
+        """(len,) squared distances of the rows `a` to the rows `b`, in float64 from differences."""
+        squared = np.empty(len(a))
+        step = max(1, 2**17 // max(self.width, 1))
+        for start in range(0, len(a), step):
+            part = slice(start, start + step)
+            difference = self._exact(a[part])
+            difference -= self._exact(b[part])
+            squared[part] = np.einsum("nd,nd->n", difference, difference)
+        return squared
+
+    def from_mean(self, rows: Rows) -> Points:
+        """(len,) squared distances of `rows` to the mean of all rows, in float64."""
+        total = np.zeros(self.width)
+        for start in range(0, self.length, self.block):
+            total += self._exact(slice(start, start + self.block)).sum(axis=0)
+        mean = total / max(self.length, 1)
+        squared = np.empty(len(rows))
+        for start in range(0, len(rows), self.block):
+            part = slice(start, start + self.block)
+            difference = self._exact(rows[part])
+            difference -= mean
+            squared[part] = np.einsum("nd,nd->n", difference, difference)
+        return squared
+
+    def products(self, a: Singles, b: Singles, out: Singles | None = None) -> Singles:
+        """a @ b.T, with rounding errors that add up over at most `_STRIP` features."""
+        total: Singles = np.matmul(a[:, :_STRIP], b[:, :_STRIP].T, out=out)
+        for start in range(_STRIP, self.width, _STRIP):
+            total += a[:, start : start + _STRIP] @ b[:, start : start + _STRIP].T
+        return total
+
+    def excess(self, reach: Singles) -> Singles:
+        """How far rounding may have lifted a squared distance, by the share of one of its ends."""
+        return reach * np.float32(2.5 * self.error) + 8 * _TINY
+
+    def _exact(self, rows: Rows | slice) -> Points:
+        part = self.x[rows].astype(np.float64)
+        if self.scale != 1:
+            part *= self.scale
+        return part
+
+    def _sample(self) -> Points:
+        size = int(np.clip(2**16 // max(self.width, 1), 16, 2048))
+        return self.x[:: max(1, self.length // size)].astype(np.float64)
+
+    def _frame(self, sample: Points) -> None:
+        """Choose the scale and, where the rows lie far off the origin for their spread, the shift.
+
+        A shift is any point amid the rows, the same for all; without one, blocks need no copy.
+        """
+        self.scale, self._shift = 1.0, None
+        largest = float(np.abs(sample).max(initial=0.0))
+        if not (0 < largest < np.inf):
+            return
+        whole = int(np.frexp(largest)[1])
+        # Two steps, since a power of two that lifts a denormal number is itself too large.
+        unit = np.ldexp(np.ldexp(sample, -whole // 2), -whole - (-whole // 2))
+        mean = unit.mean(axis=0)
+        spread = float(np.abs(unit - mean).max())
+        power = whole + (int(np.frexp(spread)[1]) if spread > 2.0**-48 else 0)
+        if abs(power) > 40:
+            self.scale = float(np.ldexp(1.0, int(np.clip(-power, -1000, 1000))))
+        if len(unit) > 1 and (mean**2).sum() > 8 * ((unit - mean) ** 2).sum(axis=1).mean():
+            shift = np.ldexp(mean, whole) if self.scale == 1 else (sample * self.scale).mean(axis=0)
+            self._shift = shift.astype(np.float32) if self.scale == 1 else shift
+
+    def _reach(self) -> Singles:
+        """(N,) squared norms, lifted so that `reach + reach - 2 products` bounds from above.
+
+        What that may be too much is at most `excess` of either.
+        """
+        reach = np.zeros(self.length, dtype=np.float32)
+        for start in range(0, self.length, self.block):
+            part = slice(start, start + self.block)
+            near = self.near(part)
+            for first in range(0, self.width, _STRIP):
+                strip = near[:, first : first + _STRIP]
+                reach[part] += np.einsum("nd,nd->n", strip, strip)
+        reach *= np.float32(1 + self.error)
+        reach += _TINY
+        return reach
+
+    def _check(self) -> None:
+        for row in np.flatnonzero(~np.isfinite(self.reach)).tolist():
+            if not np.isfinite(self.x[row]).all():
+                raise BadInput(
+                    f"Row {row} has features that are not finite; encode the pool again."
+                )
+
+    def _largest(self) -> float:
+        blocks = range(0, self.length, self.block)
+        return max(float(np.abs(self.x[b : b + self.block]).max(initial=0)) for b in blocks)
+
+
+class Centres:
+    """The centres so far, in order, ready for products: -2 times their rows, and their norms.
+
+    As many as 1/32 of the data holds are kept; of a longer list the rest is fetched on demand.
+    """
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._limit = max(cloud.length // 32, 2**18 // max(cloud.width, 1), 1)
+        self._rows = np.empty(16, dtype=np.int64)
+        self._doubled = np.empty((0, cloud.width), dtype=np.float32)
+        self.count = 0
+
+    @property
+    def rows(self) -> Rows:
+        """(count,) in the order in which they came."""
+        return self._rows[: self.count]
+
+    def append(self, rows: Rows) -> None:
+        """Add centres at the end."""
+        before, self.count = self.count, self.count + len(rows)
+        if self.count > len(self._rows):
+            self._rows = _grown(self._rows, max(self.count, 2 * before))
+        self._rows[before : self.count] = rows
+        kept = min(self.count, self._limit)
+        if kept > len(self._doubled):
+            self._doubled = _grown(self._doubled, min(max(kept, 2 * before, 16), self._limit))
+        for start in range(before, kept, self._cloud.block):
+            part = slice(start, min(start + self._cloud.block, kept))
+            np.multiply(self._cloud.near(self._rows[part]), -2, out=self._doubled[part])
+
+    def part(self, start: int, stop: int) -> tuple[Singles, Singles]:
+        """-2 times the rows of centres start..stop-1, and their lifted squared norms."""
+        reach = self._cloud.reach[self._rows[start:stop]]
+        if stop <= min(self.count, self._limit):
+            return self._doubled[start:stop], reach
+        out = np.empty((stop - start, self._cloud.width), dtype=np.float32)
+        return self._cloud.near(self._rows[start:stop], out=out) * np.float32(-2), reach
+
+
+@dataclass(eq=False)
+class _Near:
+    """The working set: rows in ascending order, up to date with every centre.
+
+    squared : upper bounds of their squared distances, -1 where a row has left; the distances
+    themselves, to float64, where `exact`. slack : `Cloud.excess` of their reach.
+    """
+
+    rows: Rows
+    points: Singles
+    reach: Singles
+    slack: Singles
+    squared: Points
+    weight: Points | None
+    exact: NDArray[np.bool_]
+
+    def keys(self) -> Points:
+        return self.squared if self.weight is None else self.squared * self.weight
+
+    def kept(self, keep: NDArray[np.bool_]) -> _Near:
+        return _Near(
+            self.rows[keep],
+            self.points[keep],
+            self.reach[keep],
+            self.slack[keep],
+            self.squared[keep],
+            None if self.weight is None else self.weight[keep],
+            self.exact[keep],
+        )
+
+
+class Frontier:
+    """Which of its members lies farthest from its nearest centre, each time centres were added.
+
+    members : (N,) mask. weight : (N,) factors of squared distances, or None for 1.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        centres: Centres,
+        members: NDArray[np.bool_],
+        weight: Points | None = None,
+    ) -> None:
+        self._cloud, self._centres, self._weight = cloud, centres, weight
+        self._lifted = None if weight is None else (weight * _UP).astype(np.float32)
+        # Upper bounds of the squared distances of members outside of the working set; -1 marks
+        # those inside of it and all who are gone.
+        self._bound = np.where(members, np.float32(np.inf), np.float32(-1))
+        self._swept = 0  # bounds know of the centres before this one
+        self._near: _Near | None = None
+        self._outside = np.inf  # no member outside of the working set has a larger key
+        self._size = 1024
+        self._spent = self._pulled = self._picked = 0.0
+        self._top: Top | None = None  # the answer, while nothing changed
+
+    def top(self) -> Top | None:
+        """The farthest member; None once every member lies on a centre or is gone."""
+        if self._top is None:
+            self._top = self._search()
+        return self._top
+
+    def _search(self) -> Top | None:
+        size = 0
+        while True:
+            near = self._near
+            if near is not None and len(near.rows):
+                keys = near.keys()
+                largest = keys[keys.argmax()]
+                if largest >= 0 and largest > self._outside:
+                    ties = np.flatnonzero(keys >= largest * TIE)
+                    if not near.exact[ties].all():
+                        self._settle(near)
+                        continue
+                    if self._outside < largest * TIE:
+                        place = int(ties[0])
+                        return int(near.rows[place]), float(near.squared[place]), float(largest)
+            if self._outside < 0 and (near is None or not (near.squared >= 0).any()):
+                return None
+            if size == 0 and near is not None:
+                self._adapt()
+            # Twice as many each time nothing came of it: then even a crowd of ties gets in.
+            size = max(self._size, 2 * size)
+            self._pull(size)
+
+    def lower(self, start: int) -> None:
+        """Take note of the centres from `start` on, which are new."""
+        self._top = None
+        near = self._near
+        if near is None:
+            return
+        stop = self._centres.count
+        if stop - start != 1:
+            self._return(near, np.ones(len(near.rows), dtype=np.bool_))
+            self._near = None
+            return
+        doubled, reach = self._centres.part(start, stop)
+        above = self._cloud.products(near.points, doubled)[:, 0]
+        above += near.reach
+        above += reach[0]
+        slack = near.slack + self._cloud.excess(reach)
+        maybe = np.flatnonzero(above < near.squared + slack)
+        exact = near.exact[maybe]
+        if exact.any():
+            # A known distance is kept known, or rows of a tight cluster were computed anew
+            # against all centres after every pick.
+            known, maybe = maybe[exact], maybe[~exact]
+            centre = np.broadcast_to(self._centres.rows[start:stop], known.shape)
+            direct = self._cloud.between(near.rows[known], centre)
+            near.squared[known] = np.minimum(near.squared[known], direct)
+            self._retire(near, known)
+        near.squared[maybe] = np.minimum(near.squared[maybe], above[maybe])
+        self._picked += len(near.rows) + 2000
+        if stop % 32 == 0:
+            self._shrink(near)
+
+    def discard(self, rows: Rows) -> None:
+        """These are members no more."""
+        self._bound[rows] = -1
+        self._top = None
+        near = self._near
+        if near is not None and len(near.rows):
+            place = np.minimum(np.searchsorted(near.rows, rows), len(near.rows) - 1)
+            place = place[near.rows[place] == rows]
+            near.squared[place], near.exact[place] = -1, True
+
+    def _retire(self, near: _Near, places: Rows) -> None:
+        """Rows at distance 0 leave: they can neither come closer nor be farthest."""
+        near.squared[places[near.squared[places] == 0]] = -1
+
+    def _shrink(self, near: _Near) -> None:
+        """Drop from the working set what fell below the bounds outside, once it is a third."""
+        keep = near.keys() >= max(self._outside, 0.0)
+        if 3 * np.count_nonzero(keep) < 2 * len(keep):
+            self._return(near, ~keep)
+            self._near = near.kept(keep)
+
+    def _return(self, near: _Near, which: NDArray[np.bool_]) -> None:
+        rows, squared = near.rows[which], near.squared[which]
+        lifted = np.where(squared > 0, squared * _UP + _TINY, squared)
+        self._bound[rows] = lifted
+
+    def _settle(self, near: _Near) -> None:
+        """Compute the distances of those that may be farthest, and of a few that come next."""
+        keys = near.keys()
+        place = int(keys.argmax())
+        # The centre that gave this bound is at most |x| + d away from the origin.
+        gap = 3.0 * near.slack[place] + 5.0 * self._cloud.error * near.squared[place]
+        least = keys[place] - (gap if near.weight is None else gap * near.weight[place])
+        if len(keys) > 32:
+            least = min(least, np.partition(keys, len(keys) - 12)[len(keys) - 12])
+        places = np.flatnonzero((keys >= least) & ~near.exact & (near.squared >= 0))
+        for start in range(0, len(places), _BATCH):
+            part = places[start : start + _BATCH]
+            near.squared[part] = self._distances(near, part)
+        near.exact[places] = True
+        self._retire(near, places)
+
+    def _distances(self, near: _Near, places: Rows) -> Points:
+        """(len,) squared distances to the nearest centre, in float64."""
+        points = near.points[places]
+        limit = near.squared[places] + near.slack[places] - near.reach[places]
+        squared = np.full(len(places), np.inf)
+        part = max(_BATCH, 2**16 // max(len(places), 1))
+        for start in range(0, self._centres.count, part):
+            stop = min(start + part, self._centres.count)
+            doubled, reach = self._centres.part(start, stop)
+            least = self._cloud.products(doubled, points)
+            least += (reach - self._cloud.excess(reach))[:, None]
+            centre, place = np.nonzero(least <= limit)
+            if len(centre):
+                rows = near.rows[places[place]]
+                direct = self._cloud.between(rows, self._centres.rows[start + centre])
+                np.minimum.at(squared, place, direct)
+        return squared
+
+    def _adapt(self) -> None:
+        """Pull more at a time while picks are the lesser work, fewer when they are most of it."""
+        if self._picked < self._pulled:
+            self._size = min(2 * self._size, max(4096, self._cloud.length // 32))
+        elif self._picked > 4 * self._pulled:
+            self._size = max(self._size // 2, 512)
+
+    def _pull(self, size: int) -> None:
+        """Make the working set anew, of the `size` members of largest bounds."""
+        cloud, centres = self._cloud, self._centres
+        if self._near is not None:
+            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_))
+            self._near = None
+        missed = centres.count - self._swept
+        # Bringing everything up to date is worth it once the piecemeal work has cost as much.
+        if not self._swept or self._spent > cloud.length * (missed + 16):
+            self._sweep()
+            missed = centres.count - self._swept
+        keys = self._bound
+        if self._lifted is not None:
+            keys = keys * self._lifted
+            keys += np.float32(1e-45)
+        least = 0.0
+        if size < cloud.length:
+            least = max(float(np.partition(keys, cloud.length - size)[cloud.length - size]), 0.0)
+        rows = np.flatnonzero(keys >= least)
+        self._outside = least if len(rows) < np.count_nonzero(keys >= 0) else -1.0
+
+        parts = []
+        for start in range(0, len(rows), cloud.block):
+            part = rows[start : start + cloud.block]
+            points = cloud.near(part)
+            reach = cloud.reach[part]
+            squared = self._bound[part]
+            self._bring(points, reach, squared, self._swept)
+            weight = None if self._weight is None else self._weight[part]
+            keep = (squared if weight is None else squared * weight) >= self._outside
+            self._bound[part] = np.where(keep, np.float32(-1), squared)
+            parts.append(
+                _Near(
+                    part[keep],
+                    points[keep],
+                    reach[keep],
+                    cloud.excess(reach[keep]),
+                    squared[keep].astype(np.float64),
+                    None if weight is None else weight[keep],
+                    np.zeros(np.count_nonzero(keep), dtype=np.bool_),
+                )
+            )
+        self._near = _joined(parts) if parts else None
+        self._picked, self._pulled = 0.0, len(rows) * (missed + 128.0) + cloud.length
+        self._spent += self._pulled
+
+    def _sweep(self) -> None:
+        """Bring all members outside of the working set up to date."""
+        cloud = self._cloud
+        # Against the first few of many centres only, when it is the first time.
+        stop = self._centres.count if self._swept else min(self._centres.count, 64)
+        for start in range(0, cloud.length, cloud.block):
+            part = slice(start, start + cloud.block)
+            bound = self._bound[part]
+            if (bound >= 0).any():
+                self._bring(cloud.near(part), cloud.reach[part], bound, self._swept, stop)
+        self._swept, self._spent = stop, 0.0
+
+    def _bring(
+        self,
+        points: Singles,
+        reach: Singles,
+        squared: Singles,
+        start: int,
+        stop: int | None = None,
+    ) -> None:
+        """Lower the bounds `squared`, in place, to those of the centres start..stop-1."""
+        stop = self._centres.count if stop is None else stop
+        for first in range(start, stop, _BATCH):
+            doubled, reaches = self._centres.part(first, min(first + _BATCH, stop))
+            shape = len(doubled), len(points)
+            above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
+            self._cloud.products(doubled, points, out=above)
+            above += reaches[:, None]
+            lowest = above.min(axis=0)
+            lowest += reach
+            np.minimum(squared, lowest, out=squared)
+
+
+def _joined(parts: list[_Near]) -> _Near:
+    weights = [part.weight for part in parts if part.weight is not None]
+    return _Near(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.reach for part in parts]),
+        np.concatenate([part.slack for part in parts]),
+        np.concatenate([part.squared for part in parts]),
+        np.concatenate(weights) if weights else None,
+        np.concatenate([part.exact for part in parts]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """What `KCenter` chose.
+
+    Attributes
+    ----------
+    rows : (n,) in picking order.
+    distances : (n,) of each pick to its nearest centre when it was picked, never rising unless
+        costs differ; the very first pick without any centre has infinity.
+    radii : (n,) the cover radius after each pick: the largest distance of any row to its nearest
+        centre, never rising.
+    """
+
+    rows: Rows
+    distances: Points
+    radii: Points
+
+
+class KCenter:
+    """Greedy k-center that remembers: centres come and go, picks go on where they stopped.
+
+    A pick is the candidate farthest from its nearest centre, Euclidean; the lowest row wins a tie,
+    and none is picked twice, duplicates or not. It becomes a centre. Since picks depend only on
+    those before, n picks and then m are the same as n + m.
+
+    x : (N, D) features of the whole pool, which must not change; no copy is made. centres : rows
+    that count as covered from the start. candidates : rows that may be picked, all by default.
+    cost : (N,) positive; picks then have the largest distance per cost. volume, cap : (N,) codes,
+    and how many picks one code may have in the life of this object; a code that has them is no
+    candidate any more.
+
+    BadInput if a feature is not finite, ValueError for bad rows, costs or caps.
+    """
+
+    def __init__(
+        self,
+        x: Floats,
+        *,
+        centres: Rows | Sequence[int] = (),
+        candidates: Rows | Sequence[int] | None = None,
+        cost: Floats | None = None,
+        volume: Rows | None = None,
+        cap: int | None = None,
+    ) -> None:
+        self._cloud = Cloud(x)
+        length = self._cloud.length
+        everything = np.arange(length) if candidates is None else candidates
+        self._open = as_mask(everything, length, "candidates")
+        self._is_centre = as_mask(centres, length, "centres")
+        self._weight = None if cost is None else _weight(cost, length)
+        if (volume is None) != (cap is None):
+            raise ValueError("volume and cap belong together; give both or neither.")
+        if volume is not None and (len(volume) != length or not length or volume.min() < 0):
+            raise ValueError(f"volume needs {length} codes, one per row, of 0 or more.")
+        if cap is not None and cap < 1:
+            raise ValueError(f"cap is {cap}; a volume needs at least 1 pick.")
+        self._volume = volume
+        self._quota = None if volume is None else np.full(volume.max() + 1, cap)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Measure anew from the present centres."""
+        self._centres = Centres(self._cloud)
+        known = np.flatnonzero(self._is_centre)
+        # Neighbouring rows are alike: in a scattered order the first few tell most.
+        scattered = np.argsort(np.arange(len(known)) * 0.6180339887498949 % 1)
+        self._centres.append(known[scattered])
+        self._picks = Frontier(
+            self._cloud, self._centres, self._open & ~self._is_centre, self._weight
+        )
+        self._rest: Frontier | None = None
+        self._alone = False  # no row needs the care of `_rest`
+
+    @property
+    def centres(self) -> Rows:
+        """Rows that count as covered, ascending."""
+        return np.flatnonzero(self._is_centre)
+
+    @property
+    def candidates(self) -> Rows:
+        """Rows that can still be picked, ascending."""
+        return np.flatnonzero(self._open)
+
+    @property
+    def radius(self) -> float:
+        """Largest distance of any row to its nearest centre; infinite without centres."""
+        if not self._cloud.length:
+            return 0.0
+        if not self._centres.count:
+            return float("inf")
+        # Where picks are the farthest candidates, only other rows need a look of their own.
+        plain = self._weight is None and self._quota is None
+        if self._rest is None and not self._alone:
+            rest = ~self._is_centre & ~self._open if plain else ~self._is_centre
+            self._alone = not rest.any()
+            self._rest = None if self._alone else Frontier(self._cloud, self._centres, rest)
+        tops = [
+            self._picks.top() if plain else None,
+            None if self._rest is None else self._rest.top(),
+        ]
+        # The first in a tie may lie nearer than the farthest by the width of the tie.
+        return self._length(max((top[2] for top in tops if top is not None), default=0.0))
+
+    def take(self, n: int, *, first: int | None = None) -> Cover:
+        """Pick n more. first : the pick that opens an empty set of centres.
+
+        PoolExhausted if fewer can be picked, ValueError if `first` is needed and no candidate.
+        """
+        count = self._countable()
+        if not 0 <= n <= count:
+            raise PoolExhausted(f"Asked for {n} of {count} candidates; ask for fewer.")
+        rows = np.empty(n, dtype=np.int64)
+        distances, radii = np.zeros(n), np.empty(n)
+        for turn in range(n):
+            if self._centres.count:
+                top = self._picks.top()
+            elif first is not None and 0 <= first < self._cloud.length and self._open[first]:
+                top = first, np.inf, np.inf
+            else:
+                raise ValueError(
+                    f"Without centres, first must be one of the candidates, not {first}."
+                )
+            if top is None:
+                # All that is left lies on centres, and more such centres change nothing.
+                radii[turn:] = self.radius
+                rows[turn:] = left = self._on_centres(n - turn)
+                self._close(left)
+                self._count(left)
+                break
+            rows[turn], distances[turn] = top[0], self._length(top[1])
+            self._close(rows[turn : turn + 1])
+            self._count(rows[turn : turn + 1])
+            radii[turn] = self.radius
+        if self._weight is None:
+            distances = np.minimum.accumulate(distances)
+        return Cover(rows, distances, np.minimum.accumulate(radii))
+
+    def add(self, rows: Rows | Sequence[int]) -> None:
+        """Make `rows` centres, such as those that were answered; they can be picked no more."""
+        chosen = as_mask(rows, self._cloud.length, "rows")
+        self._close(np.flatnonzero(chosen & ~self._is_centre))
+        # A centre that could be picked again cannot from now on.
+        self._open[chosen] = False
+
+    def skip(self, rows: Rows | Sequence[int]) -> None:
+        """Make `rows` candidates no more, and no centres either: as if they had not been picked.
+
+        The rows that a centre among them kept near are measured anew.
+        """
+        chosen = as_mask(rows, self._cloud.length, "rows")
+        undone = chosen & self._is_centre
+        self._open[chosen] = False
+        self._is_centre[chosen] = False
+        if undone.any():
+            self._begin()
+        else:
+            self._picks.discard(np.flatnonzero(chosen))
+            self._rest, self._alone = None, False
+
+    def _close(self, rows: Rows) -> None:
+        """Make centres of rows that are none."""
+        self._open[rows] = False
+        self._is_centre[rows] = True
+        for frontier in (self._picks, self._rest):
+            if frontier is not None:
+                frontier.discard(rows)
+        before = self._centres.count
+        self._centres.append(rows)
+        for frontier in (self._picks, self._rest):
+            if frontier is not None:
+                frontier.lower(before)
+
+    def _count(self, rows: Rows) -> None:
+        """Take picks off the quotas of their volumes, and close the volumes that are full."""
+        if self._quota is None or self._volume is None:
+            return
+        codes = self._volume[rows]
+        np.subtract.at(self._quota, codes, 1)
+        full = np.unique(codes[self._quota[codes] <= 0])
+        if len(full):
+            shut = np.flatnonzero(np.isin(self._volume, full) & self._open)
+            self._open[shut] = False
+            self._picks.discard(shut)
+
+    def _countable(self) -> int:
+        """How many picks are left, caps considered."""
+        if self._quota is None or self._volume is None:
+            return int(np.count_nonzero(self._open))
+        held = np.bincount(self._volume[self._open], minlength=len(self._quota))
+        return int(np.minimum(held, self._quota).sum())
+
+    def _on_centres(self, n: int) -> Rows:
+        """The first n candidates, all of which lie on centres, that the quotas allow."""
+        rows = np.flatnonzero(self._open)
+        if self._quota is not None and self._volume is not None:
+            codes = self._volume[rows]
+            order = np.argsort(codes, kind="stable")
+            _, start, held = np.unique(codes[order], return_index=True, return_counts=True)
+            earlier = np.empty(len(rows), dtype=np.int64)
+            earlier[order] = np.arange(len(rows)) - np.repeat(start, held)
+            rows = rows[earlier < self._quota[codes]]
+        return rows[:n]
+
+    def _length(self, squared: float) -> float:
+        return float(np.sqrt(squared)) / self._cloud.scale
+
+
+def as_mask(rows: Rows | Sequence[int], length: int, what: str) -> NDArray[np.bool_]:
+    """(length,) true at `rows`; ValueError if one is out of range."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < length):
+        raise ValueError(
+            f"{what} hold rows {rows.min()} to {rows.max()}; they must be 0..{length - 1}."
+        )
+    mask = np.zeros(length, dtype=np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _weight(cost: Floats, length: int) -> Points | None:
+    """(N,) factors of squared distances: 1 for the cheapest row, and None if all cost the same."""
+    cost = np.asarray(cost, dtype=np.float64)
+    if cost.shape != (length,) or not (np.isfinite(cost) & (cost > 0)).all():
+        raise ValueError(f"cost needs {length} finite numbers above 0, one per row.")
+    share = cost.min(initial=np.inf) / cost
+    if share.min(initial=1.0) < 1e-6:
+        raise ValueError(
+            f"cost reaches from {cost.min()} to {cost.max()}; a factor of a million is the most."
+        )
+    return None if (share == 1).all() else share**2
+
+
+def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
+    """`array` with room for `length` rows; the new ones are not set."""
+    out = np.empty((length, *array.shape[1:]), dtype=array.dtype)
+    out[: len(array)] = array
+    return out
