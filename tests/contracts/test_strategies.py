@@ -13,10 +13,15 @@ from alnb.errors import ColdStart
 from alnb.records import Selection
 from alnb.rng import torch_generator
 from alnb.strategies import STRATEGIES, resolve
+from alnb.strategies.claspe import ClaspPE
 from alnb.strategies.common import candidates_for, unscored
 from alnb.strategies.coreset import CoreSet
+from alnb.strategies.cost import CostAware
 from alnb.strategies.foreground import ForegroundRandom
+from alnb.strategies.max_cover import SuggestiveAnnotation
+from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
 from alnb.strategies.random_sampling import RandomSampling, StratifiedRandom
+from alnb.strategies.stochastic_batches import StochasticBatches
 from alnb.strategies.strided import Strided
 from alnb.strategies.uncertainty import (
     TopScore,
@@ -27,6 +32,7 @@ from alnb.strategies.uncertainty import (
     topk_mean,
     total,
 )
+from alnb.strategies.usim import UsimLike
 from alnb.strategies.wrappers import PerVolume, Subsample, WarmStart, WithControl
 from alnb.testing import ContractBroken, check_strategy
 
@@ -41,6 +47,14 @@ DEFAULTS = [
     PerVolume(CoreSet()),
     Subsample(TopScore()),
     WithControl(CoreSet()),
+    PowerX(),
+    SoftrankX(),
+    SoftmaxX(),
+    StochasticBatches(),
+    ClaspPE(),
+    SuggestiveAnnotation(),
+    UsimLike(),
+    CostAware(),
 ]
 OTHERS = [
     Strided(per_volume=3),
