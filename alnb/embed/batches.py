@@ -56,7 +56,7 @@ class GroupBatches:
         if batch < 1 or batch % self.tuple_size:
             raise BadInput(_does_not_divide(batch, self._kinds))
         self._in_turn, self._ranges = _ranges(patient, volume, index)
-        # Without kinds every slice is drawn for itself, as if it were a patient.
+        # Without kinds every slice is drawn for itself, as if each were a patient.
         owner = patient if self._kinds else np.arange(len(patient))
         self._owner = np.unique(owner, return_inverse=True)[1]
         self._count = np.bincount(self._owner)
@@ -76,11 +76,10 @@ class GroupBatches:
 
     def tuples(self, rng: np.random.Generator) -> Rows:
         """(N, tuple_size) rows: one tuple per slice, which is its first member."""
-        ranges = {kind: self._ranges[kind] for kind in _NARROW_TO_WIDE}
         size = len(self._in_turn)
         places = np.arange(size)[:, None]
         for kind in self._kinds:
-            wider = [ranges[name] for name in _NARROW_TO_WIDE[_NARROW_TO_WIDE.index(kind) :]]
+            wider = [self._ranges[name] for name in _NARROW_TO_WIDE[_NARROW_TO_WIDE.index(kind) :]]
             places = np.column_stack([places, _mate(places, wider, rng)])
         rows = np.empty((size, self.tuple_size), dtype=np.int64)
         rows[self._in_turn] = self._in_turn[places]
@@ -97,16 +96,26 @@ class GroupBatches:
         `rng` is used up to the epoch's end before the first batch is given.
         """
         tuples = self.tuples(rng)
+        anchors = self._of_distinct_patients(rng) if self._kinds else self._shuffled(rng)
+        return iter(tuples[anchors].reshape(-1, self.batch))
+
+    def _shuffled(self, rng: np.random.Generator) -> Rows:
+        """(batches, slices in a batch) rows."""
+        size = len(self) * self._per_batch
+        return rng.permutation(len(self._owner))[:size].reshape(-1, self._per_batch)
+
+    def _of_distinct_patients(self, rng: np.random.Generator) -> Rows:
+        """(batches, tuples in a batch) rows of anchors, those of a batch of distinct patients."""
         batches = len(self)
         left = self._budget(batches, rng)
-        queue = np.lexsort((rng.random(len(tuples)), self._owner))
+        queue = np.lexsort((rng.random(len(self._owner)), self._owner))
         start = np.cumsum(self._count) - self._count
         anchors = np.empty((batches, self._per_batch), dtype=np.int64)
         for number in range(batches):
             drawn = self._draw(left, batches - number, rng)
             left[drawn] -= 1
             anchors[number] = queue[start[drawn] + left[drawn]]
-        return iter(tuples[anchors].reshape(batches, self.batch))
+        return anchors
 
     def _budget(self, batches: int, rng: np.random.Generator) -> Rows:
         """How many tuples of each patient this epoch uses: at most one per batch, all filled."""
@@ -195,28 +204,18 @@ def _runs(begins: NDArray[np.bool_]) -> tuple[Rows, Rows]:
 def _mate(taken: Rows, ranges: Sequence[tuple[Rows, Rows]], rng: np.random.Generator) -> Rows:
     """One more place per row of `taken` (N, t): from its first range with a place not taken.
 
-    Every free place of that range is equally likely; without any, the row's anchor.
+    Every free place of that range is equally likely; without any, the row's anchor. `ranges` are
+    nested, and from call to call begin ever wider. So the places taken lie all in the range that is
+    drawn from: one beyond it was drawn only because the range had been used up.
     """
-    taken = np.sort(_distinct(taken), axis=1)
-    anchor = np.arange(len(taken))
-    free = np.zeros_like(anchor)
-    first = np.zeros_like(anchor)
+    anchor = taken[:, 0]
+    first, free = np.zeros((2, len(taken)), dtype=np.int64)
     for start, stop in reversed(ranges):
-        inside = (taken >= start[:, None]) & (taken < stop[:, None])
-        left = stop - start - inside.sum(axis=1)
+        left = stop - start - taken.shape[1]
         first, free = np.where(left > 0, (start, left), (first, free))
     # Counts the free places only: step over each taken one at or below, in ascending order.
     place = first + rng.integers(0, np.maximum(free, 1))
-    for column in taken.T:
-        place += (column >= first) & (column <= place)
+    for column in np.sort(taken, axis=1).T:
+        place += column <= place
     mate: Rows = np.where(free > 0, place, anchor)
     return mate
-
-
-def _distinct(taken: Rows) -> Rows:
-    """`taken` with repeats within a row replaced by -1, which is no place."""
-    distinct = taken.copy()
-    for column in range(1, taken.shape[1]):
-        repeat = (taken[:, :column] == taken[:, column, None]).any(axis=1)
-        distinct[repeat, column] = -1
-    return distinct

@@ -143,7 +143,7 @@ def _radii(points: Points, norms: Points, budgets: Sequence[int], first: int) ->
 
 
 def _nearest(points: Points, norms: Points, apart: Sequence[Rows]) -> list[Rows]:
-    """Per code array in `apart`, each row's nearest row of another code; -1 where there is none.
+    """Per code array in `apart`, each row's nearest row of another code; any row if there is none.
 
     The first codes are each row's own; every further array merges codes of the one before.
     """
@@ -157,13 +157,11 @@ def _nearest(points: Points, norms: Points, apart: Sequence[Rows]) -> list[Rows]
         distance *= -2.0
         distance += scale
         scale *= _ROUNDING
-        distance[distance <= scale] = 0.0
         for codes, nearest in zip(apart, found, strict=True):
             distance[codes[block, None] == codes] = np.inf
             least = distance.min(axis=1, keepdims=True)
             # The first within rounding is the lowest row of a tie.
             nearest[block] = np.argmax(distance <= least + scale, axis=1)
-            nearest[block][np.isinf(least[:, 0])] = -1
     return found
 
 

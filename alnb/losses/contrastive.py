@@ -309,8 +309,6 @@ def _components(related: Tensor) -> Tensor:
 def _reference_code(logits: Tensor, tuple_size: int) -> Tensor:
     """Mean over i and j ≠ i of -ln[e_ij / (e_ij + Σ e_ik)], e = exp(s/τ), k in other tuples."""
     views = len(logits)
-    if tuple_size == views // 2:
-        return 0.0 * logits.sum()  # one tuple: nothing to contrast with, and ln 0 has no gradient
     which = torch.arange(views // 2, device=logits.device).repeat(2) // tuple_size
     same_tuple = which[:, None] == which
     others = logits.masked_fill(same_tuple, -torch.inf).logsumexp(1, keepdim=True)

@@ -247,6 +247,14 @@ def test_all_patients_meet_each_other_within_some_epochs():
     assert met == {frozenset(pair) for pair in combinations(range(7), 2)}
 
 
+def test_the_slices_of_a_patient_come_in_random_order():
+    columns = even(2, volumes=1, slices=4)
+    batches = GroupBatches(*columns, ("volume",), 4)
+    generator = rng(8)
+    first = {int(row) for _ in range(60) for row in next(batches.epoch(generator))[::2]}
+    assert first == set(range(8))
+
+
 def test_a_large_patient_is_spread_over_the_epoch_not_left_to_its_end():
     columns = pool([range(20)], *[[range(2)]] * 10)
     batches = GroupBatches(*columns, ("volume",), 4)

@@ -143,17 +143,25 @@ def test_no_matrix_of_all_pairs_is_held():
 # Radii
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=80)
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 4), st.booleans())
 def test_radii_are_those_of_k_center_in_units_of_the_spread(seed, rows, width, grid):
     rng = np.random.default_rng(seed)
-    x = rng.integers(0, 3, (rows, width)).astype(float) if grid else rng.normal(size=(rows, width))
+    x = rng.normal(size=(rows, width))
+    if grid:  # many equal distances, none of them exact
+        x = 0.1 * rng.integers(0, 3, (rows, width)) + rng.normal()
     first = int(rng.integers(rows))
-    budgets = rng.integers(1, rows + 1, 5)
+    budgets = rng.integers(1, rows + 1, 9)
     cover = k_center(x, centres=[], candidates=np.arange(rows), n=rows, first=first)
     spread = np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean())
-    expected = cover.radii[budgets - 1] / spread if spread > 0 else np.zeros(5)
+    expected = cover.radii[budgets - 1] / spread if spread > 0 else np.zeros(9)
     np.testing.assert_allclose(radii(x, budgets, first=first), expected, atol=1e-7)
+
+
+def test_duplicates_of_centres_are_covered_exactly():
+    x = np.random.default_rng(8).normal(size=(5, 50)).repeat(3, axis=0)
+    assert radii(x, [5, 9, 15], first=0).tolist() == [0, 0, 0]
+    assert radii(x, [4], first=0)[0] > 0.5
 
 
 def test_radii_are_distances_to_centres_that_cover():

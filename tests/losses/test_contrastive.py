@@ -460,6 +460,25 @@ def test_one_slice_has_nothing_to_be_told_from_and_costs_a_connected_zero(varian
     assert torch.equal(z.grad, torch.zeros_like(z))
 
 
+def test_a_single_tuple_has_nothing_to_be_told_from_in_the_reference_code():
+    z = views(14, 3).requires_grad_()
+    value = group_nt_xent(
+        z, related("volume")[:3, :3], PATIENT[:3], variant="reference_code", tuple_size=3
+    )
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+@pytest.mark.parametrize("variant", ["all_views", "paper_literal"])
+def test_a_slice_is_related_to_itself_also_if_the_diagonal_does_not_say_so(variant):
+    r = related("volume")
+    bare = r & ~torch.eye(6, dtype=torch.bool)
+    z = views(14)
+    value = group_nt_xent(z, bare, PATIENT, variant=variant)
+    assert torch.equal(value, group_nt_xent(z, r, PATIENT, variant=variant))
+
+
 # The total
 
 
