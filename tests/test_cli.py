@@ -45,6 +45,35 @@ def test_run_prints_the_curve_and_writes_it_and_goes_on_where_it_was(
     assert curve.read_text() == before
 
 
+PRESET = (
+    *("run", "--preset", "vepa2024", "--networks", "2", "--seeds", "2", "--budgets", "10,25%"),
+    *("--iterations", "20", "--size", "32", "--every", "4", "--encoder-epochs", "0.02"),
+)
+
+
+@pytest.mark.slow
+def test_the_published_protocol_is_one_command_that_goes_on_where_it_was(
+    tmp_path, small_phantom, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*PRESET) == 0
+    out = capsys.readouterr().out
+    assert "vepa2024 protocol on phantom: strategy vepa2024, scribble oracle" in out
+    assert "networks 2 instead of 5" in out
+    assert "outside the budget: validation masks" in out
+    (curve,) = tmp_path.glob("alnb-runs/*/budgets.csv")
+    with curve.open() as file:
+        assert [(r["budget"], r["seeds"]) for r in csv.DictReader(file)] == [
+            ("10%", "2"),
+            ("25%", "2"),
+        ]
+    assert len((curve.parent / "networks.csv").read_text().splitlines()) == 1 + 2 * 2 * 2
+    before = curve.read_text()
+    monkeypatch.setattr("alnb.session.session.Session.fit", None)  # nothing is trained again
+    assert run(*PRESET) == 0
+    assert curve.read_text() == before
+
+
 def test_runs_with_other_settings_get_folders_of_their_own(
     tmp_path, small_phantom, monkeypatch, capsys
 ):
@@ -64,6 +93,10 @@ def test_runs_with_other_settings_get_folders_of_their_own(
         (["--pool", "first"], "not a range"),
         (["--pool", "900-950"], "No patient"),
         (["--val", "1-2"], "needs --pool"),
+        (["--networks", "2"], "--networks needs --preset"),
+        (["--encoder-epochs", "2"], "--encoder-epochs needs --preset"),
+        (["--preset", "vepa2024", "--rounds", "3"], "--rounds does not go with --preset"),
+        (["--preset", "vepa2024", "--budgets", "5,1"], "farther apart"),
     ],
 )
 def test_mistakes_are_answered_in_one_line_without_a_traceback(

@@ -56,8 +56,7 @@ def run(
     BadInput if the folder holds an experiment with other settings, or if the split leaves nothing
     to validate or to test on.
     """
-    split = split or cohort.split or split_by_reference(cohort, 0)
-    runs = _Runs(preset, cohort, split, folder)
+    runs = _Runs(preset, cohort, split_of(cohort, split), folder)
     plan = preset.counts(runs.pool)
     test = runs.held("test")
     runs.declare()
@@ -86,6 +85,21 @@ def run(
             stage("test", len(plan))
             measured += _measure(preset, session, learner, test)
     return Outcome(runs.title(), _notes(preset), cohort.classes, tuple(measured))
+
+
+def split_of(cohort: Cohort, split: Split | None = None) -> Split:
+    """`split`, else the cohort's official one, else one drawn once for all seeds."""
+    return split or cohort.split or split_by_reference(cohort, 0)
+
+
+def facts(preset: Preset, cohort: Cohort, split: Split) -> dict[str, str]:
+    """All that decides an experiment's numbers but the seeds, of which more can follow."""
+    settings = {
+        each.name: str(getattr(preset, each.name))
+        for each in dataclasses.fields(preset)
+        if each.name not in ("seeds", "device")
+    }
+    return settings | {"cohort": cohort.fingerprint(), "split": split.digest()}
 
 
 def dice_table(learner: Learner, volumes: tuple[Volume, ...], classes: int) -> NDArray[np.float64]:
@@ -153,23 +167,18 @@ class _Runs:
 
     def declare(self) -> None:
         """Write what is run into its folder; BadInput if something else was run there."""
-        facts = {
-            each.name: str(getattr(self.preset, each.name))
-            for each in dataclasses.fields(self.preset)
-            if each.name not in ("seeds", "device")
-        }
-        facts |= {"cohort": self.cohort.fingerprint(), "split": self.split.digest()}
+        mine = facts(self.preset, self.cohort, self.split)
         path = self.folder / "protocol.json"
         if not path.exists():
             make_folder(self.folder)
-            atomic_write(path, json.dumps(facts, indent=1).encode())
+            atomic_write(path, json.dumps(mine, indent=1).encode())
             return
         before = json.loads(path.read_text())
-        other = sorted(name for name in facts if before.get(name) != facts[name])
+        other = sorted(name for name in mine if before.get(name) != mine[name])
         if other:
             raise BadInput(
                 f"{self.folder.name} holds an experiment with another {other[0]}: "
-                f"{before.get(other[0])}, now {facts[other[0]]}. Choose another folder, or the "
+                f"{before.get(other[0])}, now {mine[other[0]]}. Choose another folder, or the "
                 "settings it was begun with. Nothing was changed."
             )
 
