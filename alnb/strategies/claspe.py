@@ -12,7 +12,8 @@ Of the members' mean p and its entropy PE, each row has C scores, means over its
 Of n rows, floor(0.66 n) are shared out among the foreground classes, evenly, and a remainder goes
 to classes drawn at random, one each. The others are chosen by A_0. Classes take their rows in a
 random order, then A_0 takes its own, each the largest of ln A_c + Gumbel(0, 1/beta) that are not
-taken yet; the noise is independent per class and row (see `alnb.strategies.power`).
+taken yet; the noise is independent per class and row (see `alnb.strategies.power`). The batch is
+then mixed, so that whoever stops early has seen every share of it.
 
 beta grows with the queries, from variety to exploitation: 100^(t / (T-1)) in a plan of T trainings,
 t = 0 at the first query with a model. T trainings make T - 1 queries, so that 100 itself is reached
@@ -122,6 +123,17 @@ def stratified_picks(
     return np.concatenate(picks), np.concatenate(columns)
 
 
+def mixed(columns: Rows, *, rng: np.random.Generator) -> Rows:
+    """An order of positions 0..n-1 in which columns alternate by chance, each in its own order.
+
+    Any prefix then holds the columns in their proportions, give or take chance: a person may stop
+    early, and a cap per volume may cut the batch short and ask again, without starving a column.
+    """
+    order = np.empty(len(columns), dtype=np.int64)
+    order[np.argsort(rng.permutation(columns), kind="stable")] = np.argsort(columns, kind="stable")
+    return order
+
+
 @dataclass(frozen=True)
 class ClaspPE:
     """Rows shared out among the classes, drawn by entropy, more and more strictly.
@@ -174,7 +186,7 @@ class ClaspPE:
         )
 
     def select(self, snapshot: Snapshot, n: int, *, rng: np.random.Generator) -> Selection:
-        """n candidates, class by class; each has the score it was chosen by, without noise."""
+        """n candidates, classes mixed; each has the score it was chosen by, without noise."""
         rows = candidates_for(snapshot, n)
         if not n:
             return Selection(rows=rows[:0], scores=np.empty(0))
@@ -188,6 +200,8 @@ class ClaspPE:
             )
         quota = quotas(n, scores.shape[1], self.share, rng=rng)
         picks, columns = stratified_picks(scores, quota, self.beta(snapshot.rounds), rng=rng)
+        order = mixed(columns, rng=rng)
+        picks, columns = picks[order], columns[order]
         return Selection(
             rows=rows[picks],
             scores=scores[picks, columns],

@@ -51,6 +51,8 @@ class StochasticBatches:
     size : rows per group; None is the number that is asked for. 1 is the base's plain top n.
     repeats : partitions drawn; the one whose n rows have the largest mean score is taken. With
     more of them, chance matters less.
+
+    Under `PerVolume` groups are drawn anew among what is left whenever the cap stops a batch.
     """
 
     base: Strategy = field(default_factory=TopScore)

@@ -12,7 +12,14 @@ from scipy.stats import chisquare
 
 from alnb.errors import BadSelection, ColdStart
 from alnb.rng import stream
-from alnb.strategies.claspe import ClaspPE, beta_at, class_scores, quotas, stratified_picks
+from alnb.strategies.claspe import (
+    ClaspPE,
+    beta_at,
+    class_scores,
+    mixed,
+    quotas,
+    stratified_picks,
+)
 from alnb.strategies.common import Narrowed
 from alnb.strategies.foreground import ForegroundRandom
 from alnb.strategies.strided import Strided
@@ -194,6 +201,27 @@ def test_each_row_tells_for_which_class_it_came_and_by_what_score():
         assert slow_scores(toy.probabilities[row][:, 0])[column] == pytest.approx(score, rel=1e-4)
 
 
+def test_columns_are_mixed_evenly_and_each_keeps_its_order():
+    columns = np.array([2, 2, 2, 2, 1, 1, 0, 0])
+    rng, places = stream(0), np.zeros(8)
+    for _ in range(1000):
+        order = mixed(columns, rng=rng)
+        assert sorted(order.tolist()) == list(range(8))
+        for column in range(3):
+            assert (np.diff(order[columns[order] == column]) > 0).all()
+        places += columns[order] == 2
+    assert chisquare(places).pvalue > 1e-3
+
+
+def test_a_cap_per_volume_starves_no_share():
+    toy = toy_snapshot(depths=(4,) * 12, labelled=2)
+    strategy, runs = PerVolume(ClaspPE(share=0.5), 1), 120
+    origins = [strategy.select(toy, 8, rng=stream(seed)).origin for seed in range(runs)]
+    words = [word for origin in origins for word in origin]
+    assert abs(words.count("") / runs - 4) < 0.8
+    assert abs(words.count("class 1") - words.count("class 2")) / runs < 0.5
+
+
 def test_later_rounds_are_stricter():
     toy = toy_snapshot(depths=(20, 20))
     strict = ClaspPE(**NOISELESS)
@@ -210,9 +238,12 @@ def test_later_rounds_are_stricter():
     assert agreement[2] > agreement[0] + 60
 
 
-def test_the_round_is_seen_through_wrappers():
-    toy = replace(toy_snapshot(), rounds=7)
-    assert Narrowed.of(Narrowed.of(toy)).rounds == 7
+def test_a_session_counts_its_queries_and_wrappers_let_the_count_through(project):
+    session = project()
+    for rounds in range(3):
+        assert session.snapshot().rounds == rounds
+        assert Narrowed.of(Narrowed.of(session.snapshot())).rounds == rounds
+        session.ask(2)
 
 
 def test_small_batches_leave_some_classes_out():
