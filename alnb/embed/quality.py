@@ -1,7 +1,7 @@
 """How good an embedding is for choosing slices, measured without labels.
 
 Retrieval says whether slices of one scan or patient lie together, cover radii how few slices stand
-for all. A slice resembles its neighbours, and the same place in another scan of the patient, so that
+for all. A slice resembles its neighbours, and the same place in the patient's other scans, so that
 even pixels retrieve well, and one kind of mate hides the other: a nearest slice in the other phase
 of the heart is right for the patient and wrong for the volume. So compare with chance and with
 other embeddings.
