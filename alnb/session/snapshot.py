@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from alnb.errors import BadInput, ColdStart
 from alnb.protocols import GradientLearner
 from alnb.records import Floats, Pool, Rows, SliceId
 from alnb.strategies.common import mean_by_owner
+from alnb.strategies.streaming import Running, Sums, needs_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,27 +83,35 @@ class PoolSnapshot:
             yield batch
 
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
-        """(len(rows), ...) of `score`; a volume's score is the mean over its slices."""
+        """(len(rows), ...) of `score`; a volume's score is the mean over its slices.
+
+        A score that declares what it needs (`alnb.strategies.streaming`) is handed sums over the
+        members, one of whom is held at a time. Any other gets the stacked probabilities of a batch.
+        """
         learner = self._fitted()
-        values, owners = [], []
-        where = self._batches(rows)
-        for owner, batch in where:
-            for probs in learner.probs([batch]):
-                values.append(score(probs).double().cpu().numpy())
-            owners.append(owner)
+        if not len(rows):
+            return np.empty(0)
+        owners: list[Rows] = []
+        values = [
+            value.double().cpu().numpy()
+            for value in _scores(learner, score, self._noted(rows, owners))
+        ]
         return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
 
     def presence(self) -> NDArray[np.bool_]:
         """(N, C) which classes each row holds."""
         if self.reveal:
             return self._reference_presence()
+        from alnb.models.infer import mean_probs
+
         learner = self._fitted()
         found = np.zeros((len(self.pool), self.classes), dtype=bool)
-        for owner, batch in self._batches(np.arange(len(self.pool))):
-            for probs in learner.probs([batch]):
-                labels = probs.mean(0).argmax(1).flatten(1).cpu().numpy()
-                for row, seen in zip(owner, labels, strict=True):
-                    found[row, np.unique(seen)] = True
+        owners: list[Rows] = []
+        means = mean_probs(learner, self._noted(np.arange(len(self.pool)), owners))
+        for place, mean in enumerate(means):
+            labels = mean.argmax(1).flatten(1).cpu().numpy()
+            for row, seen in zip(owners[place], labels, strict=True):
+                found[row, np.unique(seen)] = True
         return found
 
     def _reference_presence(self) -> NDArray[np.bool_]:
@@ -150,7 +159,28 @@ class PoolSnapshot:
         if held:
             yield stacked()
 
+    def _noted(self, rows: Rows, owners: list[Rows]) -> Iterator[Tensor]:
+        """The batches of `rows`, each of whose owners is noted in `owners` when it is drawn."""
+        for owner, batch in self._batches(rows):
+            owners.append(owner)
+            yield batch
+
     def _slices(self, rows: Rows) -> Iterator[tuple[int, SliceId]]:
         for position, row in enumerate(rows.tolist()):
             for slice_id in self.pool.slices[row]:
                 yield position, slice_id
+
+
+def _scores(
+    learner: Learner, score: Callable[[Tensor], Tensor], images: Iterable[Tensor]
+) -> Iterator[Tensor]:
+    """`score` of each batch, from the members' sums if that is all it needs."""
+    needs = needs_of(score)
+    if needs is None:
+        yield from map(score, learner.probs(images))
+        return
+    from alnb.models.infer import member_log_probs
+
+    streamed = cast("Callable[[Sums], Tensor]", score)
+    for members in member_log_probs(learner, images):
+        yield streamed(Running.over(members, needs))

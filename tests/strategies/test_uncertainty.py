@@ -22,6 +22,10 @@ SCORES = {
     un.bald: 0.0,
     un.margin: 1.0,
     un.least_confidence: 1 - 1 / C,
+    un.scaled_kl: 0.0,
+    un.pairwise_kl: 0.0,
+    un.variation_ratio: 0.0,
+    un.class_variance: 0.0,
 }
 
 
@@ -34,6 +38,17 @@ def plain_entropy(p):
     return -sum(v * math.log(v) for v in p if v > 0)
 
 
+def plain_kl(p, q):
+    least = float(np.finfo(np.float64).tiny)
+    return sum(a * math.log(a / max(b, least)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def plain_dice(a, b):
+    """Of two maps (H, W), by the definition alone."""
+    below = float((a * a).sum() + (b * b).sum())
+    return 1.0 if (a * a).sum() < 1 and (b * b).sum() < 1 else 2 * float((a * b).sum()) / below
+
+
 def plain_scores(members):
     """One pixel: a list of M lists of C floats, by the definitions alone."""
     average = [sum(p[c] for p in members) / len(members) for c in range(C)]
@@ -42,7 +57,15 @@ def plain_scores(members):
     divergence = sum(
         sum(a * math.log(a / b) for a, b in zip(p, average, strict=True) if a > 0) for p in members
     ) / len(members)
+    votes = [max(range(C), key=lambda c, p=p: (p[c], -c)) for p in members]
+    pairs = [(p, q) for p in members for q in members if p is not q]
     return {
+        un.scaled_kl: divergence / math.log(len(members)),
+        un.pairwise_kl: sum(plain_kl(p, q) for p, q in pairs) / len(pairs),
+        un.variation_ratio: 1 - max(votes.count(c) for c in range(C)) / len(members),
+        un.class_variance: sum(
+            sum((p[c] - average[c]) ** 2 for p in members) / len(members) for c in range(C)
+        ),
         un.entropy: plain_entropy(average),
         un.expected_entropy: inner,
         un.bald: divergence,  # the same number by another road: mean KL from the mean
@@ -108,6 +131,83 @@ def test_scores_leave_the_probabilities_alone_and_do_not_hide_nan(score):
     assert score(probs)[0, 3, 3].isnan()
 
 
+def test_the_divergence_of_a_committee_is_bald_under_another_name():
+    assert un.committee_kl is un.bald
+    members = [pixel.tolist() for pixel in some_probs()[:, 0, :, 2, 3]]
+    average = np.mean(members, axis=0).tolist()
+    divergence = np.mean([plain_kl(member, average) for member in members])
+    assert un.committee_kl(some_probs())[0, 2, 3].item() == pytest.approx(divergence, abs=1e-12)
+
+
+def test_a_lone_member_agrees_with_itself():
+    alone = some_probs()[:1]
+    for score in (un.bald, un.scaled_kl, un.pairwise_kl, un.variation_ratio, un.class_variance):
+        assert score(alone).abs().max() < 1e-12
+    for score in (un.dice_disagreement, un.dice_to_mean):
+        assert score(alone).abs().max() < 1e-12
+
+
+def test_classes_keep_their_own_variance():
+    """Pooled with the members, a confident agreement would vary and an unsure one would not."""
+    sure = torch.zeros(5, 1, 3, 1, 1)
+    sure[:, :, 1] = 1
+    unsure = torch.full((5, 1, 3, 1, 1), 1 / 3)
+    split = torch.zeros(5, 1, 3, 1, 1)
+    split[range(5), 0, [0, 0, 1, 1, 2]] = 1
+    found = [un.class_variance(maps).item() for maps in (sure, unsure, split)]
+    assert found == pytest.approx([0, 0, 0.64], abs=1e-6)
+
+
+def test_two_opposite_members_disagree_as_much_as_two_can():
+    opposite = torch.zeros(2, 1, 2, 1, 1)
+    opposite[0, :, 0] = opposite[1, :, 1] = 1
+    assert un.variation_ratio(opposite).item() == pytest.approx(0.5)
+    assert un.scaled_kl(opposite).item() == pytest.approx(1)
+    assert un.class_variance(opposite).item() == pytest.approx(0.5)
+    assert un.pairwise_kl(opposite).isfinite().all()
+    assert un.pairwise_kl(opposite).item() > 10
+    assert un.dice_disagreement(opposite.repeat(1, 1, 1, 3, 3)).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dice_scores_equal_their_definitions_and_equal_members_agree(dtype):
+    probs = some_probs(dtype=dtype)
+    average = probs.mean(0)
+    for b in range(B):
+        pairs = [
+            plain_dice(probs[a, b, c], probs[o, b, c])
+            for a in range(M)
+            for o in range(a + 1, M)
+            for c in range(1, C)
+        ]
+        to_mean = [plain_dice(probs[a, b, c], average[b, c]) for a in range(M) for c in range(1, C)]
+        assert un.dice_disagreement(probs)[b].item() == pytest.approx(1 - np.mean(pairs), abs=1e-6)
+        assert un.dice_to_mean(probs)[b].item() == pytest.approx(1 - np.mean(to_mean), abs=1e-6)
+    same = probs[:1].expand(5, -1, -1, -1, -1)
+    assert un.dice_disagreement(same).max() < 1e-6
+    assert un.dice_to_mean(same).max() < 1e-6
+    order = [2, 0, 1]
+    torch.testing.assert_close(un.dice_disagreement(probs[order]), un.dice_disagreement(probs))
+
+
+def test_what_no_member_sees_is_no_disagreement():
+    """Two members' traces of a class in different corners: without a pixel, no opinion."""
+    probs = torch.zeros(2, 1, 2, 8, 8)
+    probs[0, 0, 1, 0, 0] = probs[1, 0, 1, 7, 7] = 1e-3
+    probs[:, :, 0] = 1 - probs[:, :, 1]
+    assert un.dice_disagreement(probs).item() == un.dice_to_mean(probs).item() == 0
+    probs[0, 0, 1, :3, :3] = 1
+    assert un.dice_disagreement(probs).item() > 0.99
+
+
+def test_a_nan_is_not_hidden_by_the_dice_scores():
+    probs = some_probs()
+    probs[1, 0, 2, 3, 3] = torch.nan
+    for score in (un.dice_disagreement, un.dice_to_mean):
+        assert score(probs)[0].isnan()
+        assert score(probs)[1].isfinite()
+
+
 def test_reductions_equal_their_definitions():
     probs = some_probs()
     pixels = un.entropy(probs)
@@ -117,6 +217,7 @@ def test_reductions_equal_their_definitions():
         weight = [1 - v for v in average[b, 0].flatten().tolist()]
         weighted = sum(s * w for s, w in zip(pixels[b].flatten().tolist(), weight, strict=True))
         assert un.mean(pixels, probs)[b].item() == pytest.approx(sum(flat) / 30)
+        assert un.itself(pixels, probs) is pixels
         assert un.total(pixels, probs)[b].item() == pytest.approx(sum(flat))
         assert un.fg_mean(pixels, probs)[b].item() == pytest.approx(weighted / sum(weight))
         # 5 % of 30 pixels is 1.5, which rounds to 2
