@@ -43,7 +43,7 @@ from alnb.protocols import Snapshot
 from alnb.records import Floats, Rows, Selection
 from alnb.strategies.common import candidates_for
 from alnb.strategies.power import gumbel_order, log_power
-from alnb.strategies.uncertainty import entropy
+from alnb.strategies.streaming import Sums, entropy_of, streams, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,12 +54,13 @@ _STEEP = 10.0
 """Slope of the sigmoid schedule in its middle: it climbs mainly in the middle third of the plan."""
 
 
-def class_scores(probs: Tensor) -> Tensor:
+@streams("mean")
+def class_scores(probs: Tensor | Sums) -> Tensor:
     """(M, B, C, H, W) -> (B, C): mean entropy, and per foreground class that weighted by p_c."""
     import torch
 
-    unsure = entropy(probs)
-    weight = probs.to(unsure.dtype).mean(dim=0)
+    weight = summed(probs).mean
+    unsure = entropy_of(weight)
     weight = torch.cat([torch.ones_like(weight[:, :1]), weight[:, 1:]], dim=1)
     return (weight * unsure[:, None]).flatten(2).mean(dim=2)
 

@@ -25,6 +25,7 @@ from alnb.protocols import Snapshot, Strategy
 from alnb.records import Floats, Rows, Selection
 from alnb.strategies.common import candidates_for
 from alnb.strategies.scoring import descending, non_negative, scores_of
+from alnb.strategies.streaming import Sums, streams, summed
 from alnb.strategies.uncertainty import TopScore
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
 Cost = Callable[[Snapshot, Rows], Floats]
 
 
-def structures(probs: Tensor) -> Tensor:
+@streams("mean")
+def structures(probs: Tensor | Sums) -> Tensor:
     """(M, B, C, H, W) -> (B,): how many foreground classes the members' mean predicts."""
     import torch
 
-    foreground = range(1, probs.shape[2])
-    labels = probs.mean(dim=0).argmax(dim=1).flatten(1)
+    mean = summed(probs).mean
+    foreground = range(1, mean.shape[1])
+    labels = mean.argmax(dim=1).flatten(1)
     if not foreground:
         return torch.zeros(len(labels))
     return torch.stack([(labels == c).any(dim=1) for c in foreground]).sum(dim=0).float()

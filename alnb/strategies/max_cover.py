@@ -30,6 +30,7 @@ from alnb.protocols import Snapshot, Strategy
 from alnb.records import Floats, Rows, Selection
 from alnb.strategies.common import as_asked, candidates_for
 from alnb.strategies.scoring import descending, scores_of
+from alnb.strategies.streaming import lifted
 from alnb.strategies.uncertainty import TopScore
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ _TIE = 1 - 1e-12
 
 def member_deviation(probs: Tensor) -> Tensor:
     """(M, B, C, H, W) -> (B, H, W): deviation over the members, mean over the classes; 0 to 1/2."""
-    import torch
-
-    lifted = probs if probs.dtype == torch.float64 else probs.to(torch.float32)
-    return lifted.std(dim=0, correction=0).mean(dim=1)
+    return lifted(probs).std(dim=0, correction=0).mean(dim=1)
 
 
 def directions(features: Floats) -> Matrix:

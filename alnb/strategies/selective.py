@@ -19,18 +19,17 @@ Cost: nothing beyond the score. Cold start: as `TopScore`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from alnb.strategies.streaming import Need, Sums, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def selected_pixels(probs: Tensor, target: float, centre: float, width: float) -> Tensor:
+def selected_pixels(probs: Tensor | Sums, target: float, centre: float, width: float) -> Tensor:
     """(M, B, C, H, W) -> (B, H, W) bool: where q > target or |q - centre| < width."""
-    import torch
-
-    lifted = probs if probs.dtype == torch.float64 else probs.to(torch.float32)
-    q = lifted.mean(dim=0)[:, 1:].amax(dim=1)
+    q = summed(probs).mean[:, 1:].amax(dim=1)
     return (q > target) | ((q - centre).abs() < width)
 
 
@@ -45,6 +44,8 @@ class Selective:
     centre: float = 0.5
     width: float = 0.1
 
+    needs: ClassVar[frozenset[Need]] = frozenset({"mean"})
+
     def __post_init__(self) -> None:
         if not (0 <= self.target <= 1 and 0 <= self.centre <= 1 and self.width >= 0):
             raise ValueError(
@@ -52,7 +53,7 @@ class Selective:
                 "is 0 or more."
             )
 
-    def __call__(self, pixels: Tensor, probs: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, probs: Tensor | Sums) -> Tensor:
         """(B, H, W) scores and (M, B, C, H, W) probabilities -> (B,)."""
         keep = selected_pixels(probs, self.target, self.centre, self.width).flatten(1)
         flat = pixels.flatten(1)

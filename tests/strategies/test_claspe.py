@@ -22,6 +22,7 @@ from alnb.strategies.claspe import (
 )
 from alnb.strategies.common import Narrowed
 from alnb.strategies.foreground import ForegroundRandom
+from alnb.strategies.streaming import Running, needs_of
 from alnb.strategies.strided import Strided
 from alnb.strategies.wrappers import PerVolume, WarmStart, WithControl
 from alnb.testing import check_strategy
@@ -52,6 +53,12 @@ def test_class_scores_equal_their_definition():
     for b in range(4):
         np.testing.assert_allclose(got[b], slow_scores(probs[:, b].numpy()), rtol=1e-10)
     assert class_scores(probs.to(torch.bfloat16)).dtype == torch.float32
+
+
+def test_members_one_at_a_time_give_the_same_scores():
+    logs = torch.from_numpy(stream(0).normal(size=(5, 2, 4, 6, 3))).log_softmax(dim=2)
+    streamed = class_scores(Running.over(logs, needs_of(class_scores)))
+    torch.testing.assert_close(streamed, class_scores(logs.exp()))
 
 
 def test_shares_of_all_classes_and_background_sum_to_the_entropy():

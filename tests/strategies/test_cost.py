@@ -11,6 +11,7 @@ from alnb.records import Selection
 from alnb.rng import stream
 from alnb.strategies.cost import ByArea, ByStructures, Constant, CostAware, structures
 from alnb.strategies.random_sampling import RandomSampling
+from alnb.strategies.streaming import Running, needs_of
 from alnb.strategies.strided import Strided
 from alnb.strategies.uncertainty import TopScore, bald
 from alnb.strategies.wrappers import PerVolume, WarmStart
@@ -96,6 +97,8 @@ def test_structures_are_the_predicted_foreground_classes():
     probs[:, 2, 1:, 1, 1] = torch.tensor([0.9, 0.1, 0.1])
     probs[:, 2, 3, 4, 4] = 0.7
     assert structures(probs).tolist() == [0, 1, 2]
+    streamed = Running.over((probs + 1e-30).log(), needs_of(structures))
+    assert structures(streamed).tolist() == [0, 1, 2]
     # One member's opinion is not that of the mean.
     probs[0, 0, 1, 2, 2] = 0.7
     assert structures(probs).tolist() == [0, 1, 2]

@@ -9,6 +9,7 @@ import torch
 from alnb.rng import stream
 from alnb.strategies.power import PowerX
 from alnb.strategies.selective import Selective, selected_pixels
+from alnb.strategies.streaming import Running
 from alnb.strategies.uncertainty import TopScore, bald, entropy, mean
 from alnb.testing import check_strategy
 from alnb.testing.toy import toy_snapshot
@@ -74,6 +75,12 @@ def test_a_broken_model_is_not_hidden():
     pixels = entropy(probs)
     pixels[1, 0, 0] = torch.nan
     assert Selective()(pixels, probs)[1].isnan()
+
+
+def test_members_one_at_a_time_give_the_same_scores():
+    score = TopScore(bald, Selective()).per_slice
+    streamed = score(Running.over(some_probs().log(), score.needs))
+    torch.testing.assert_close(streamed, score(some_probs()))
 
 
 def test_half_precision_is_lifted():
