@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from alnb.models.fit import Recipe, fit
-from alnb.models.hardware import threads
+from alnb.models.hardware import fast_dtype, threads
 from alnb.records import Step
 
 QUIET = Recipe(batch=4, rate=0.05)
@@ -194,3 +194,78 @@ def test_threads_are_set_inside_the_worker_and_put_back():
     worker.join()
     assert seen == [1, 2]
     assert torch.get_num_threads() == before
+
+
+def cubes():
+    """Batches that hold their own place, and a loss that is not quadratic."""
+    x = torch.linspace(-1, 1, 64)[:, None]
+    place = {"at": 0}
+
+    def batches(size):
+        place["at"] += 1
+        rows = (torch.arange(size) * 7 + 13 * place["at"]) % 64
+        return x[rows], x[rows] ** 3 - 1
+
+    return batches, place
+
+
+@pytest.mark.parametrize("recipe", [QUIET, Recipe(4, 0.01, average=0, schedule="constant")])
+def test_a_fit_that_goes_on_ends_where_an_undisturbed_one_does(recipe):
+    whole, _ = line()
+    fit(whole, cubes()[0], squares, steps=40, recipe=recipe)
+
+    halves, _ = line()
+    batches, place = cubes()
+    kept = []
+
+    def keep(state):
+        kept.append({name: value.clone() for name, value in state.items()})
+
+    first = fit(halves, batches, squares, steps=40, recipe=recipe, stopped=after(17), keep=keep)
+    again, _ = line()
+    batches, fresh = cubes()
+    fresh.update(place)
+    seen: list[Step] = []
+    report = fit(
+        again, batches, squares, steps=40, recipe=recipe, resume=kept[-1], on_step=seen.append
+    )
+    assert first.stopped
+    assert [step.step for step in seen] == list(range(18, 41))
+    assert report.steps == 40
+    assert report.seconds >= first.seconds
+    assert torch.equal(weights(again), weights(whole))
+
+
+def test_states_are_handed_out_in_time_and_at_the_end(monkeypatch):
+    monkeypatch.setattr("alnb.models.fit.KEEP_SECONDS", 0.0)
+    net, batches = line()
+    done = []
+    fit(net, batches, squares, steps=5, recipe=QUIET, keep=lambda s: done.append(s["fit"][0]))
+    assert done[-1] == 5
+    assert 1 < len(done) <= 6
+
+
+def test_a_state_after_a_divergence_is_not_handed_out():
+    net, batches = line()
+    kept = []
+    fit(net, batches, lambda *a: squares(*a) * math.nan, steps=5, recipe=QUIET, keep=kept.append)
+    assert not kept
+
+
+def test_a_constant_rate_without_average_is_plain_adam():
+    net, batches = line()
+    recipe = Recipe(4, 0.01, decay=0.1, average=0, clip=math.inf, schedule="constant",
+                    optimiser="adam")  # fmt: skip
+    fit(net, batches, squares, steps=10, recipe=recipe)
+    mine, batches = line()
+    optimiser = torch.optim.Adam(mine.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(10):
+        source, wanted = batches(4)
+        optimiser.zero_grad()
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=fast_dtype(torch.device("cpu")) is not None
+        ):
+            output = mine(source)
+        squares(output, wanted).backward()
+        optimiser.step()
+    assert torch.allclose(weights(net), weights(mine), atol=1e-6)
