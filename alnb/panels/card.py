@@ -66,11 +66,10 @@ def _pictures(found: Why, thumbs: Thumbs | None) -> str:
         return ""
     shown = [("this slice", found.slice_id)]
     if found.nearest is not None:
-        name = f"{found.nearest.volume} · {found.nearest.index + 1}"
-        shown.append((f"nearest labelled: {name}", found.nearest))
+        shown.append(("nearest labelled", found.nearest))
     figures = "".join(
         f'<figure><img src="{thumbs.data_url(slice_id)}" alt="{html.escape(text)}">'
-        f'<figcaption title="{html.escape(text)}">{html.escape(text)}</figcaption></figure>'
+        f"<figcaption>{html.escape(text)}</figcaption></figure>"
         for text, slice_id in shown
     )
     return f'<div class="alnb-why-pictures">{figures}</div>'

@@ -223,6 +223,7 @@ class EmbeddingComparison:
         if self._due.error is not None:
             self.line.value = f"The embeddings could not be compared: {self._due.error}"
         self._screen.show(*self._views())
+        self._screen.renew()
         if self._due.value is not None:
             self.table.value = comparison_html(self.columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -140,12 +141,7 @@ def _points(
         "name": "pool",
         "x": data.xy[:, 0],
         "y": data.xy[:, 1],
-        "text": [
-            f"<b>{plain(slice_id)}</b><br>patient {plain(patient)}<br>position {position:.2f}"
-            for slice_id, patient, position in zip(
-                data.opens, data.patient.tolist(), data.position.tolist(), strict=True
-            )
-        ],
+        "text": _names(data),
         "customdata": data.status if reach is None else _standing(data, reach.covers),
         "hovertemplate": "%{text}<br>%{customdata}<extra></extra>",
         "showlegend": False,
@@ -163,6 +159,18 @@ def _points(
     }
 
 
+@lru_cache(maxsize=2)
+def _names(data: EmbeddingData) -> list[str]:
+    """Per point, which slice it is; a dragged slider asks for the same ones ten times a second."""
+    return [
+        f"<b>{plain(slice_id)}</b><br>patient {plain(patient)}<br>position {position:.2f}"
+        for slice_id, patient, position in zip(
+            data.opens, data.patient.tolist(), data.position.tolist(), strict=True
+        )
+    ]
+
+
+@lru_cache(maxsize=2)
 def _standing(data: EmbeddingData, covers: Covers) -> tuple[str, ...]:
     """Per point, how it stands and how far the nearest labelled slice is; whatever the radius."""
     if not len(covers.centres):

@@ -89,6 +89,7 @@ class Screen:
 
     def __init__(self, *views: View) -> None:
         self._traces, self._layout = _arrange(views)
+        self._behind = False
         self.widget = go.FigureWidget(data=self._traces, layout=self._layout)
         # the only way to these settings: FigureWidget has no public one
         self.widget._config = {"responsive": True, "displayModeBar": False}
@@ -109,9 +110,17 @@ class Screen:
             for trace, new in zip(self.widget.data, changes, strict=False):
                 trace.update(new)
             self.widget.layout.update(change)
-        # A view born later (a reload, a second tab, a slow first load) starts from the traits as
-        # they were at construction; plotly renews them only in this method, and no box calls it.
-        self.widget._repr_mimebundle_()
+        self._behind = True
+
+    def renew(self) -> None:
+        """Let a view born later (a reload, a second tab, a slow first load) start from here.
+
+        It would start from the traits as they were at construction; plotly renews them only in
+        the method called here, and no box calls it. It sends the whole figure.
+        """
+        if self._behind:
+            self._behind = False
+            self.widget._repr_mimebundle_()
 
 
 def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class LearnRow:
         self.recipe = ipywidgets.Dropdown(
             options=RECIPES,
             tooltip="What pulls slices together: slices of one patient or volume, or none",
-            layout={"flex": "1 1 150px", "min_width": "0", "max_width": "230px"},
+            layout={"width": "206px", "flex": "none"},
         )
         self.button = ipywidgets.Button(
             description="Learn features",

@@ -206,6 +206,7 @@ class FigurePanel:
         self._parts = tuple(parts)
         views = [part.view() for part in parts]
         self._screen = Screen(*views)
+        self._hurried = False
         self.figure = self._screen.widget
         self.line = ipywidgets.Label("")
         feet = [part.foot or ipywidgets.HBox() for part in parts]
@@ -239,6 +240,7 @@ class FigurePanel:
         return self.widget._repr_mimebundle_(**options)
 
     def _asked(self, interval: float) -> None:
+        self._hurried = interval < INTERVAL
         self._refresher.ask(interval)
 
     def _heard(self, entry: Entry) -> None:
@@ -255,7 +257,12 @@ class FigurePanel:
             if work is not None:
                 run_beside(self._refresher, work)
         self._screen.show(*(part.view() for part in self._parts))
-        if self._refresher.loop is not None and any(part.restless for part in self._parts):
+        hurried, self._hurried = self._hurried and self._refresher.loop is not None, False
+        if not hurried:
+            self._screen.renew()
+        if hurried or (
+            self._refresher.loop is not None and any(part.restless for part in self._parts)
+        ):
             self.refresh()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alnb.session.snapshot import PoolSnapshot
 
 DEEPEST = 500
-"""Orders are worked out to this depth; further slices are ranked "after" it."""
+"""Farthest-first order is worked out to this depth; further slices are ranked "after" it."""
 SCORED = 240
 """Most slices that a model is run on for a ranking, the query's among them."""
 
@@ -91,8 +91,8 @@ def rankings(session: Session) -> dict[str, Ranking]:
 
     snapshot, query = as_asked(session)
     return {
-        "coreset": _ranking(session, CoreSet(), snapshot),
-        "strided": _ranking(session, Strided(), snapshot),
+        "coreset": _ranking(session, CoreSet(), snapshot, DEEPEST),
+        "strided": _ranking(session, Strided(), snapshot, len(snapshot.candidates)),
         **_by_model(session, snapshot, query),
     }
 
@@ -139,10 +139,10 @@ def as_asked(session: Session) -> tuple[PoolSnapshot, Rows]:
     )
 
 
-def _ranking(session: Session, strategy: Strategy, snapshot: PoolSnapshot) -> Ranking:
+def _ranking(session: Session, strategy: Strategy, snapshot: PoolSnapshot, depth: int) -> Ranking:
     of = len(snapshot.candidates)
     rng = stream(session.seed, "ranks", _number(session))
-    return Ranking(strategy.select(snapshot, min(of, DEEPEST), rng=rng).rows, of)
+    return Ranking(strategy.select(snapshot, min(of, depth), rng=rng).rows, of)
 
 
 def _number(session: Session) -> int:

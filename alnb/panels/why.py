@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from alnb.records import Floats, SliceId
 if TYPE_CHECKING:
     from alnb.session.session import Session
 
-_CHANCE = ("RandomSampling(", "StratifiedRandom(")
+_CHANCE = ("RandomSampling", "StratifiedRandom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,11 @@ def asked_by(session: Session, row: int) -> str:
 
 
 def strategy_name(told: str) -> str:
-    """A strategy's `repr` as journalled, without the cap on slices per volume around it."""
+    """A strategy's `repr` as journalled, without its settings and the cap on slices per volume."""
     head, tail = "PerVolume(strategy=", ", cap="
-    return told[len(head) : told.rindex(tail)] if told.startswith(head) and tail in told else told
+    if told.startswith(head) and tail in told:
+        told = told[len(head) : told.rindex(tail)]
+    return re.sub(r"\((?:\w+=[^()]*)?\)", "", told)
 
 
 def sentences(found: Why) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ def sentences(found: Why) -> tuple[str, ...]:
         return (found.note,)
     first = "Nothing is labelled yet, so it cannot be compared with anything."
     if found.nearest is not None:
-        first = f"{_alike(found)}: the nearest is {_named(found.nearest)}, {_far(found)}."
+        first = f"{_alike(found)}: nearest is {_named(found.nearest)} ({_far(found)})."
     verb = "Labelled, it covers" if found.labelled else "Labelling it covers"
     more = []
     if found.nearest is not None:
@@ -167,8 +170,11 @@ def _alike(found: Why) -> str:
 
 
 def _far(found: Why) -> str:
-    far = "" if found.farther is None else f", farther than {100 * found.farther:.0f} % of the rest"
-    return f"at a distance of {found.distance:.3g}{far}"
+    far = f"distance {found.distance:.3g}"
+    if found.farther is None:
+        return far
+    share = "all" if found.farther == 1 else f"{int(100 * found.farther)} %"
+    return f"{far}, farther than {share} of the rest"
 
 
 def _named(slice_id: SliceId) -> str:
@@ -188,6 +194,6 @@ def _note(session: Session, row: int) -> str:
     current = session.round
     if current is None or session.pool.ids[row] not in current.query:
         return ""
-    if strategy_name(current.strategy).startswith(_CHANCE):
+    if strategy_name(current.strategy) in _CHANCE:
         return "It was drawn by chance: these numbers did not choose it."
     return current.note

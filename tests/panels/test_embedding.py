@@ -224,3 +224,47 @@ def test_features_that_fail_leave_a_sentence_and_no_traceback(fake):
     panel = EmbeddingPanel(session)
     assert panel.figure.layout.annotations[0].text == "There is no map: division by zero"
     assert len(panel.figure.data[0].x) == 0
+
+
+def test_a_dragged_radius_fades_what_is_covered_and_counts_it(fake):
+    session = fake()
+    panel = EmbeddingPanel(session)
+    part = panel._parts[0]
+    assert part.radius.disabled
+    session.ask([4, 9, 20])
+    session.label(4)
+    session.label(20)
+    x = session.features()
+    gaps = np.minimum(np.linalg.norm(x - x[4], axis=1), np.linalg.norm(x - x[20], axis=1))
+    assert part.radius.value == pytest.approx(gaps.max())
+    assert "Covered: 40 of 40" in part.sentence.value
+
+    part.radius.value = float(np.median(gaps))
+    inside = gaps <= part.radius.value * (1 + 1e-6)
+    assert f"Covered: {inside.sum()} of 40" in part.sentence.value
+    opacity = panel.figure.data[0].marker.opacity
+    assert (opacity[inside] < 0.5).all()
+    assert (opacity[~inside] > 0.9).all()
+    discs, outlines = panel.figure.layout.shapes
+    assert (discs.path.count("Z"), outlines.path.count("Z")) == (2, 1)
+
+    session.label(9)  # the radius is a person's now, and stays
+    assert part.radius.value == pytest.approx(float(np.median(gaps)))
+    assert panel.figure.layout.shapes[0].path.count("Z") == 3
+    assert not panel.figure.layout.shapes[1].visible
+    session.learnt("acdc")  # other features, another scale
+    assert part.radius.value == pytest.approx(part._due.value.covers.radius)
+    part.drawn.value = False
+    assert not any(shape.visible for shape in panel.figure.layout.shapes)
+
+
+def test_circles_do_not_move_the_map(fake):
+    session = fake()
+    session.ask([4, 9])
+    session.label(4)
+    panel = EmbeddingPanel(session)
+    before = panel.figure.layout.xaxis.autorangeoptions.to_plotly_json()
+    panel._parts[0].radius.value = panel._parts[0].radius.max
+    assert panel.figure.layout.xaxis.autorangeoptions.to_plotly_json() == before
+    x = panel.figure.data[0].x
+    assert before["clipmin"] < x.min() < x.max() < before["clipmax"]

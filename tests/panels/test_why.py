@@ -72,7 +72,7 @@ def test_a_card_names_patient_place_and_who_asked(fake):
     session.ask([3, 17])
     found = record(session, 17)
     assert (found.patient, found.position) == ("p1", "slice 3 of 5, middle third")
-    assert found.asked == "asked by Strided(), number 2 of 2 in round 1"
+    assert found.asked == "asked by Strided, number 2 of 2 in round 1"
     assert record(session, 8).asked == ""
 
 
@@ -101,11 +101,11 @@ def test_the_sentences_say_what_a_person_wants_to_know():
         gained=12,
         before=5.2,
         after=4.4,
-        asked="asked by CoreSet(), number 1 of 6 in round 2",
+        asked="asked by CoreSet, number 1 of 6 in round 2",
     )
     assert sentences(found) == (
-        "Looks least like anything labelled so far: the nearest is patient012/ED slice 3, at a "
-        "distance of 4.2, farther than 97 % of the rest.",
+        "Looks least like anything labelled so far: nearest is patient012/ED slice 3 "
+        "(distance 4.2, farther than 97 % of the rest).",
         "23 other slices look more like it than like anything labelled. Labelling it covers 12 "
         "more slices within r = 3.1. The cover radius goes from 5.2 to 4.4.",
     )
@@ -121,11 +121,12 @@ def test_the_sentences_say_what_a_person_wants_to_know():
     )
 
 
-def test_the_cap_around_a_strategy_is_not_part_of_its_name():
-    assert strategy_name("PerVolume(strategy=CoreSet(start='medoid'), cap=2)") == (
-        "CoreSet(start='medoid')"
-    )
-    assert strategy_name("Strided(per_volume=None)") == "Strided(per_volume=None)"
+def test_the_cap_around_a_strategy_and_its_settings_are_not_part_of_its_name():
+    assert strategy_name("PerVolume(strategy=CoreSet(start='medoid'), cap=2)") == "CoreSet"
+    assert strategy_name("Strided(per_volume=None)") == "Strided"
+    assert strategy_name("StratifiedRandom()") == "StratifiedRandom"
+    warm = "WarmStart(first=Strided(per_volume=None), then=TopScore(entropy, mean))"
+    assert strategy_name(warm) == "WarmStart(first=Strided, then=TopScore(entropy, mean))"
 
 
 def test_a_rank_says_when_there_is_none_and_why():
