@@ -45,6 +45,12 @@ _UP = 1 + 2.0**-22
 _BATCH = 256
 """Centres per product."""
 
+_FIRST, _LEAST = 1024, 512
+"""Rows of the first working set, and of the smallest."""
+
+_FEW = 32
+"""In a working set larger than this, distances are computed for a dozen rows at a time."""
+
 Top = tuple[int, float, float]
 """A row, its squared distance, and the largest key: squared distance times weight."""
 
@@ -236,7 +242,7 @@ class Centres:
 
 @dataclass(eq=False)
 class _Near:
-    """The working set: rows in ascending order, up to date with every centre.
+    """The working set: rows that are up to date with every centre.
 
     squared : upper bounds of their squared distances, -1 where a row has left; the distances
     themselves, to float64, where `exact`. slack : `Cloud.excess` of their reach.
@@ -283,11 +289,12 @@ class Frontier:
         # Upper bounds of the squared distances of members outside of the working set; -1 marks
         # those inside of it and all who are gone.
         self._bound = np.where(members, np.float32(np.inf), np.float32(-1))
-        self._swept = 0  # bounds know of the centres before this one
+        self._known = np.zeros(cloud.length, dtype=np.int32)  # how many centres a bound regards
+        self._swept = False
         self._near: _Near | None = None
         self._outside = np.inf  # no member outside of the working set has a larger key
-        self._size = 1024
-        self._spent = self._pulled = self._picked = 0.0
+        self._size = _FIRST
+        self._pulled = self._picked = 0.0
         self._top: Top | None = None  # the answer, while nothing changed
 
     def top(self) -> Top | None:
@@ -309,7 +316,7 @@ class Frontier:
                         self._settle(near)
                         continue
                     if self._outside < largest * TIE:
-                        place = int(ties[0])
+                        place = int(ties[near.rows[ties].argmin()])
                         return int(near.rows[place]), float(near.squared[place]), float(largest)
             if self._outside < 0 and (near is None or not (near.squared >= 0).any()):
                 return None
@@ -327,7 +334,7 @@ class Frontier:
             return
         stop = self._centres.count
         if stop - start != 1:
-            self._return(near, np.ones(len(near.rows), dtype=np.bool_))
+            self._return(near, np.ones(len(near.rows), dtype=np.bool_), start)
             self._near = None
             return
         doubled, reach = self._centres.part(start, stop)
@@ -356,9 +363,8 @@ class Frontier:
         self._top = None
         near = self._near
         if near is not None and len(near.rows):
-            place = np.minimum(np.searchsorted(near.rows, rows), len(near.rows) - 1)
-            place = place[near.rows[place] == rows]
-            near.squared[place], near.exact[place] = -1, True
+            gone = near.rows == rows[0] if len(rows) == 1 else np.isin(near.rows, rows)
+            near.squared[gone] = -1
 
     def _retire(self, near: _Near, places: Rows) -> None:
         """Rows at distance 0 leave: they can neither come closer nor be farthest."""
@@ -368,13 +374,13 @@ class Frontier:
         """Drop from the working set what fell below the bounds outside, once it is a third."""
         keep = near.keys() >= max(self._outside, 0.0)
         if 3 * np.count_nonzero(keep) < 2 * len(keep):
-            self._return(near, ~keep)
+            self._return(near, ~keep, self._centres.count)
             self._near = near.kept(keep)
 
-    def _return(self, near: _Near, which: NDArray[np.bool_]) -> None:
+    def _return(self, near: _Near, which: NDArray[np.bool_], known: int) -> None:
         rows, squared = near.rows[which], near.squared[which]
         lifted = np.where(squared > 0, squared * _UP + _TINY, squared)
-        self._bound[rows] = lifted
+        self._bound[rows], self._known[rows] = lifted, known
 
     def _settle(self, near: _Near) -> None:
         """Compute the distances of those that may be farthest, and of a few that come next."""
@@ -383,8 +389,8 @@ class Frontier:
         # The centre that gave this bound is at most |x| + d away from the origin.
         gap = 3.0 * near.slack[place] + 5.0 * self._cloud.error * near.squared[place]
         least = keys[place] - (gap if near.weight is None else gap * near.weight[place])
-        if len(keys) > 32:
-            least = min(least, np.partition(keys, len(keys) - 12)[len(keys) - 12])
+        if len(keys) > _FEW:
+            least = min(least, np.partition(keys, -_FEW // 2)[-_FEW // 2])
         places = np.flatnonzero((keys >= least) & ~near.exact & (near.squared >= 0))
         for start in range(0, len(places), _BATCH):
             part = places[start : start + _BATCH]
@@ -413,21 +419,18 @@ class Frontier:
     def _adapt(self) -> None:
         """Pull more at a time while picks are the lesser work, fewer when they are most of it."""
         if self._picked < self._pulled:
-            self._size = min(2 * self._size, max(4096, self._cloud.length // 32))
+            self._size = min(2 * self._size, max(4 * _FIRST, self._cloud.length // 32))
         elif self._picked > 4 * self._pulled:
-            self._size = max(self._size // 2, 512)
+            self._size = max(self._size // 2, _LEAST)
 
     def _pull(self, size: int) -> None:
         """Make the working set anew, of the `size` members of largest bounds."""
         cloud, centres = self._cloud, self._centres
         if self._near is not None:
-            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_))
+            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_), centres.count)
             self._near = None
-        missed = centres.count - self._swept
-        # Bringing everything up to date is worth it once the piecemeal work has cost as much.
-        if not self._swept or self._spent > cloud.length * (missed + 16):
+        elif not self._swept:
             self._sweep()
-            missed = centres.count - self._swept
         keys = self._bound
         if self._lifted is not None:
             keys = keys * self._lifted
@@ -438,62 +441,69 @@ class Frontier:
         rows = np.flatnonzero(keys >= least)
         self._outside = least if len(rows) < np.count_nonzero(keys >= 0) else -1.0
 
+        # Rows that missed the same centres come together.
+        rows = rows[np.argsort(self._known[rows], kind="stable")]
+        self._picked, self._pulled = 0.0, 128.0 * len(rows) + cloud.length
         parts = []
         for start in range(0, len(rows), cloud.block):
             part = rows[start : start + cloud.block]
-            points = cloud.near(part)
-            reach = cloud.reach[part]
-            squared = self._bound[part]
-            self._bring(points, reach, squared, self._swept)
-            weight = None if self._weight is None else self._weight[part]
-            keep = (squared if weight is None else squared * weight) >= self._outside
-            self._bound[part] = np.where(keep, np.float32(-1), squared)
-            parts.append(
-                _Near(
-                    part[keep],
-                    points[keep],
-                    reach[keep],
-                    cloud.excess(reach[keep]),
-                    squared[keep].astype(np.float64),
-                    None if weight is None else weight[keep],
-                    np.zeros(np.count_nonzero(keep), dtype=np.bool_),
-                )
-            )
+            missed = centres.count - int(self._known[part[0]])
+            self._pulled += len(part) * missed
+            parts.append(self._brought(part, centres.count - missed))
         self._near = _joined(parts) if parts else None
-        self._picked, self._pulled = 0.0, len(rows) * (missed + 128.0) + cloud.length
-        self._spent += self._pulled
+
+    def _brought(self, rows: Rows, start: int) -> _Near:
+        """Bring rows that know of `start` centres up to date; those that stay above the others."""
+        cloud = self._cloud
+        points, reach, squared = cloud.near(rows), cloud.reach[rows], self._bound[rows]
+        weight = None if self._weight is None else self._weight[rows]
+        for first in range(start, self._centres.count, _BATCH):
+            stop = min(first + _BATCH, self._centres.count)
+            self._bring(points, reach, squared, first, stop)
+            keep = (squared if weight is None else squared * weight) >= self._outside
+            # Those that fell below need not hear of the other centres now.
+            if stop == self._centres.count or 2 * np.count_nonzero(keep) < len(keep):
+                self._bound[rows[~keep]] = squared[~keep]
+                self._known[rows[~keep]] = stop
+                rows, points, reach, squared = rows[keep], points[keep], reach[keep], squared[keep]
+                weight = None if weight is None else weight[keep]
+        if start == self._centres.count:
+            points = points.copy()
+        self._bound[rows] = -1
+        return _Near(
+            rows,
+            points,
+            reach,
+            cloud.excess(reach),
+            squared.astype(np.float64),
+            weight,
+            np.zeros(len(rows), dtype=np.bool_),
+        )
 
     def _sweep(self) -> None:
-        """Bring all members outside of the working set up to date."""
+        """Give all members their first bounds, by the first few centres."""
         cloud = self._cloud
-        # Against the first few of many centres only, when it is the first time.
-        stop = self._centres.count if self._swept else min(self._centres.count, 64)
+        stop = min(self._centres.count, 64)
         for start in range(0, cloud.length, cloud.block):
             part = slice(start, start + cloud.block)
             bound = self._bound[part]
             if (bound >= 0).any():
-                self._bring(cloud.near(part), cloud.reach[part], bound, self._swept, stop)
-        self._swept, self._spent = stop, 0.0
+                self._bring(cloud.near(part), cloud.reach[part], bound, 0, stop)
+        self._known[:] = stop
+        self._swept = True
 
     def _bring(
-        self,
-        points: Singles,
-        reach: Singles,
-        squared: Singles,
-        start: int,
-        stop: int | None = None,
+        self, points: Singles, reach: Singles, squared: Singles, start: int, stop: int
     ) -> None:
         """Lower the bounds `squared`, in place, to those of the centres start..stop-1."""
-        stop = self._centres.count if stop is None else stop
-        for first in range(start, stop, _BATCH):
-            doubled, reaches = self._centres.part(first, min(first + _BATCH, stop))
-            shape = len(doubled), len(points)
-            above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
-            self._cloud.products(doubled, points, out=above)
-            above += reaches[:, None]
-            lowest = above.min(axis=0)
-            lowest += reach
-            np.minimum(squared, lowest, out=squared)
+        doubled, reaches = self._centres.part(start, stop)
+        shape = len(doubled), len(points)
+        above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
+        self._cloud.products(doubled, points, out=above)
+        above += reaches[:, None]
+        lowest = above.min(axis=0)
+        lowest += reach
+        np.minimum(squared, lowest, out=squared)
 
 
 def _joined(parts: list[_Near]) -> _Near:
