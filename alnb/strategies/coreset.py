@@ -41,8 +41,8 @@ def k_center(
     """Greedy k-center: n times the candidate farthest from its nearest centre; Euclidean.
 
     x : (N, D) features of the whole pool. centres : rows that count as covered from the start.
-    candidates : rows that may be picked, all by default; each at most once, also among duplicates,
-    and the lowest row wins a tie. first : the pick that opens an empty set of centres; ignored
+    candidates : rows that may be picked, by default all that are no centres; each at most once,
+    also among duplicates, and the lowest row wins a tie. first : the pick that opens an empty set of centres; ignored
     when there are centres. cost : (N,) positive; the largest distance per cost is picked.
     volume, cap : (N,) codes, and how many picks may share one.
 

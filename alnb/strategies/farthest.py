@@ -545,7 +545,8 @@ class KCenter:
     those before, n picks and then m are the same as n + m.
 
     x : (N, D) features of the whole pool, which must not change; no copy is made. centres : rows
-    that count as covered from the start. candidates : rows that may be picked, all by default.
+    that count as covered from the start. candidates : rows that may be picked, by default all
+    that are no centres; a centre that may be picked as well lies at distance 0.
     cost : (N,) positive; picks then have the largest distance per cost. volume, cap : (N,) codes,
     and how many picks one code may have in the life of this object; a code that has them is no
     candidate any more.
@@ -565,9 +566,10 @@ class KCenter:
     ) -> None:
         self._cloud = Cloud(x)
         length = self._cloud.length
-        everything = np.arange(length) if candidates is None else candidates
-        self._open = as_mask(everything, length, "candidates")
         self._is_centre = as_mask(centres, length, "centres")
+        self._open = (
+            ~self._is_centre if candidates is None else as_mask(candidates, length, "candidates")
+        )
         self._weight = None if cost is None else _weight(cost, length)
         if (volume is None) != (cap is None):
             raise ValueError("volume and cap belong together; give both or neither.")

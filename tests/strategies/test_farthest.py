@@ -309,10 +309,10 @@ def test_equal_costs_are_no_costs():
 def test_a_full_volume_is_passed_over():
     x = np.array([[0.0], [10.0], [11.0], [5.0], [1.0]])
     volume = np.array([0, 1, 1, 2, 2])
-    state = KCenter(x, centres=[0], volume=volume, cap=1)
+    state = KCenter(x, centres=[0], candidates=range(5), volume=volume, cap=1)
     cover = state.take(2)
     assert cover.rows.tolist() == [2, 3]
-    assert cover.radii.tolist() == [5, 4]
+    assert cover.radii.tolist() == [5, 1]
     with pytest.raises(PoolExhausted, match="Asked for 2 of 1"):
         state.take(2)
     # The centre that stayed a candidate is the last one of its volume.
