@@ -334,8 +334,7 @@ class Frontier:
             return
         stop = self._centres.count
         if stop - start != 1:
-            self._return(near, np.ones(len(near.rows), dtype=np.bool_), start)
-            self._near = None
+            self._release(start)
             return
         doubled, reach = self._centres.part(start, stop)
         above = self._cloud.products(near.points, doubled)[:, 0]
@@ -376,6 +375,12 @@ class Frontier:
         if 3 * np.count_nonzero(keep) < 2 * len(keep):
             self._return(near, ~keep, self._centres.count)
             self._near = near.kept(keep)
+
+    def _release(self, known: int) -> None:
+        """Dissolve the working set, which knows of `known` centres."""
+        if self._near is not None:
+            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_), known)
+        self._near, self._outside = None, np.inf
 
     def _return(self, near: _Near, which: NDArray[np.bool_], known: int) -> None:
         rows, squared = near.rows[which], near.squared[which]
@@ -426,10 +431,8 @@ class Frontier:
     def _pull(self, size: int) -> None:
         """Make the working set anew, of the `size` members of largest bounds."""
         cloud, centres = self._cloud, self._centres
-        if self._near is not None:
-            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_), centres.count)
-            self._near = None
-        elif not self._swept:
+        self._release(centres.count)
+        if not self._swept:
             self._sweep()
         keys = self._bound
         if self._lifted is not None:
