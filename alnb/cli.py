@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the loop without a person and print its curve")
     run.add_argument("--data", help="folder of images; the built-in phantom if left out")
     run.add_argument("--strategy", help="see 'alnb strategies'; default coreset, or the preset's")
+    run.add_argument(
+        "--features",
+        default="pixels",
+        help="what distances are measured in: 'pixels', or weights of an encoder that is trained "
+        "on the pool first, such as 'acdc' or 'ntxent'",
+    )
     run.add_argument("--budget", default="5%", help="share of the pool ('5%%') or a number")
     run.add_argument("--rounds", type=int, default=5)
     run.add_argument("--seed", type=int, default=0)
@@ -85,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder")
     export.add_argument("--data", help="the images that the project was made with")
     export.set_defaults(run=_export)
-    strategies = commands.add_parser("strategies", help="the names that --strategy takes")
+    strategies = commands.add_parser(
+        "strategies", help="the strategies that have a name, as a table"
+    )
     strategies.set_defaults(run=_strategies)
     return parser
 
@@ -160,9 +168,8 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-
     plain = {"budget": "5%", "rounds": 5, "seed": 0, "per_volume": 2, "steps": None}
-    plain |= {"start": "warm"}
+    plain |= {"start": "warm", "features": "pixels"}
     theirs = plain if options.preset else dict.fromkeys([*_PRESET, "scale", "encoder_epochs"])
     wrong = [name for name, default in theirs.items() if getattr(options, name) != default]
     if wrong:
@@ -193,6 +200,7 @@ def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> 
         seed=options.seed,
         per_volume=options.per_volume,
         split=_split(options, cohort),
+        gate=None,  # an experiment is of the strategy itself, with all that a weak model does to it
         reveal=True,
     ) as session:
         plan = experiment.budget_plan(options.budget, options.rounds, len(session.pool))
@@ -200,10 +208,15 @@ def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> 
         print(
             f"{cohort.name}: pool {len(session.pool)} slices of {len(split.train)} patients, "
             f"validation {len(split.val)}, test {len(split.test)}; "
-            f"{options.strategy}, {kind} oracle, seed {options.seed}, device {_device()}"
+            f"{options.strategy} on {options.features}, {kind} oracle, seed {options.seed}, "
+            f"device {_device()}"
         )
         with tqdm(total=len(plan), unit="round", file=sys.stderr) as bar:
             _watch(session, bar)
+            if options.features not in session.embeddings:
+                bar.set_description("encoder")
+                session.learn_embedding(options.features)
+            session.use_embedding(options.features)
             oracle = SimulatedOracle(cohort, kind, options.seed)
             rows = experiment.run(session, oracle, plan, on_stage=_stage(bar))
         print(experiment.to_table(rows, cohort.classes))
@@ -305,7 +318,8 @@ def _run_name(options: argparse.Namespace, cohort: Cohort, kind: str) -> str:
         )
     }
     digest = hashlib.sha256(f"{cohort.fingerprint()} {deciding}".encode()).hexdigest()[:8]
-    return f"{cohort.name}-{options.strategy}-{kind}-seed{options.seed}-{digest}"
+    on = "" if options.features == "pixels" else f"-{options.features}"
+    return f"{cohort.name}-{options.strategy}{on}-{kind}-seed{options.seed}-{digest}"
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -386,10 +400,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _strategies(_: argparse.Namespace) -> int:
-    from alnb.strategies import STRATEGIES, resolve
+    from alnb.strategies.catalogue import table
 
-    for name in STRATEGIES:
-        print(f"{name:18} {resolve(name)!r}")
+    print(table())
     return 0
 
 

@@ -7,18 +7,9 @@ from importlib import import_module
 
 from alnb.errors import BadInput
 from alnb.protocols import Strategy
+from alnb.strategies.catalogue import CATALOGUE
 
-STRATEGIES: dict[str, str] = {
-    "random": "alnb.strategies.random_sampling:RandomSampling",
-    "stratified": "alnb.strategies.random_sampling:StratifiedRandom",
-    "strided": "alnb.strategies.strided:Strided",
-    "foreground": "alnb.strategies.presets:foreground",
-    "coreset": "alnb.strategies.coreset:CoreSet",
-    "entropy": "alnb.strategies.presets:by_entropy",
-    "margin": "alnb.strategies.presets:by_margin",
-    "least_confidence": "alnb.strategies.presets:by_least_confidence",
-    "bald": "alnb.strategies.presets:by_bald",
-}
+STRATEGIES: dict[str, str] = {entry.name: entry.where for entry in CATALOGUE}
 """Name at the command line -> "module:attribute", a class or function that needs no argument."""
 
 

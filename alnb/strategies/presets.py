@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from alnb.strategies.claspe import ClaspPE
+from alnb.strategies.cost import CostAware
 from alnb.strategies.foreground import ForegroundRandom
+from alnb.strategies.max_cover import SuggestiveAnnotation
+from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
+from alnb.strategies.selective import Selective
+from alnb.strategies.stochastic_batches import StochasticBatches
 from alnb.strategies.strided import Strided
-from alnb.strategies.uncertainty import TopScore, bald, least_confidence, margin
+from alnb.strategies.uncertainty import TopScore, bald, entropy, least_confidence, margin
+from alnb.strategies.usim import UsimLike
 from alnb.strategies.wrappers import WarmStart
 
 
@@ -31,3 +38,48 @@ def by_least_confidence() -> WarmStart:
 def by_bald() -> WarmStart:
     """Mean pixel BALD, strided until a model is fitted; it takes a committee to disagree."""
     return WarmStart(Strided(), TopScore(bald))
+
+
+def by_power() -> WarmStart:
+    """Entropy drawn in proportion (Power-X), strided until a model is fitted."""
+    return WarmStart(Strided(), PowerX())
+
+
+def by_softrank() -> WarmStart:
+    """The ranks of entropy, drawn (Softrank-X), strided until a model is fitted."""
+    return WarmStart(Strided(), SoftrankX())
+
+
+def by_softmax() -> WarmStart:
+    """Exponentials of entropy, drawn (Softmax-X), strided until a model is fitted."""
+    return WarmStart(Strided(), SoftmaxX())
+
+
+def by_stochastic_batches() -> WarmStart:
+    """The best of random groups of ten, by mean entropy, strided until a model is fitted."""
+    return WarmStart(Strided(), StochasticBatches(size=10))
+
+
+def by_claspe() -> WarmStart:
+    """ClaSP PE, strided until a model is fitted."""
+    return WarmStart(Strided(), ClaspPE())
+
+
+def by_selective_entropy() -> WarmStart:
+    """Entropy of target and boundary pixels, strided until a model is fitted."""
+    return WarmStart(Strided(), TopScore(entropy, Selective()))
+
+
+def by_suggestive() -> WarmStart:
+    """Uncertain slices that cover the pool, strided until a model is fitted."""
+    return WarmStart(Strided(), SuggestiveAnnotation())
+
+
+def by_usim() -> WarmStart:
+    """Uncertain slices unlike what is known, strided until a model is fitted."""
+    return WarmStart(Strided(), UsimLike())
+
+
+def by_second() -> WarmStart:
+    """Entropy per predicted second, strided until a model is fitted."""
+    return WarmStart(Strided(), CostAware())
