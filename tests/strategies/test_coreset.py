@@ -8,8 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from alnb.errors import BadInput, PoolExhausted
-from alnb.strategies.coreset import CoreSet, cover_radius, k_center, medoid
+from alnb.embed.features import PixelFeatures
+from alnb.errors import BadInput, BadSelection, ColdStart, PoolExhausted
+from alnb.strategies.coreset import (
+    CoreSet,
+    coreset_features,
+    coreset_frozen,
+    coreset_pixels,
+    cover_radius,
+    k_center,
+    medoid,
+    unit_rows,
+    vepa2024,
+)
+from alnb.strategies.cost import Constant
+from alnb.strategies.wrappers import PerVolume
+from alnb.testing.strategy import check_strategy
 from alnb.testing.toy import ToySnapshot, toy_snapshot
 
 LINE = np.array([[0.0], [1.0], [2.0], [10.0], [10.0], [11.0]])
@@ -210,3 +224,130 @@ def test_labelled_rows_are_the_centres():
     )
     assert chosen.rows.tolist() == rows
     np.testing.assert_allclose(chosen.scores, distances, rtol=1e-5)
+
+
+def test_the_medoid_of_far_equal_rows_is_the_lowest():
+    x = np.tile(1e6 + np.array([[0.1, 0.2, 0.3]]), (9, 1))
+    assert medoid(x, np.arange(2, 9)) == 2
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+def test_a_cap_of_its_own_is_the_same_as_the_wrapper(cap):
+    for seed in range(4):
+        toy = toy_snapshot(seed, depths=(9, 8, 7, 9), labelled=2, keep_labelled=seed % 2 == 1)
+        inside = CoreSet(per_volume=cap).select(toy, 4 * cap, rng=np.random.default_rng(0))
+        around = PerVolume(CoreSet(), cap).select(toy, 4 * cap, rng=np.random.default_rng(0))
+        assert inside.rows.tolist() == around.rows.tolist()
+        np.testing.assert_allclose(inside.scores, around.scores)
+
+
+def test_a_cap_that_cannot_be_met_is_raised_and_said(caplog):
+    toy = toy_snapshot(labelled=0, skipped=0)  # 6, 4, 7, 5 slices
+    rows = CoreSet(per_volume=2).select(toy, 10, rng=np.random.default_rng(0)).rows
+    assert "10 slices do not fit with 2 per volume; up to 3 are taken" in caplog.text
+    assert np.bincount(toy.pool.volume[rows]).max() == 3
+
+
+def test_under_costs_each_pick_has_the_largest_distance_per_second():
+    toy = toy_snapshot(unit="volume", depths=(2, 9, 4, 1, 3, 8), labelled=1, skipped=0)
+    chosen = CoreSet(cost=Constant()).select(toy, 4, rng=np.random.default_rng(0))
+    seconds = 60.0 * np.array([len(slices) for slices in toy.pool.slices])
+    known, left = toy.labelled.tolist(), toy.candidates.tolist()
+    for row, score in zip(chosen.rows.tolist(), chosen.scores, strict=True):
+        gaps = toy.embedding[left][:, None] - toy.embedding[known]
+        ratio = np.linalg.norm(gaps, axis=2).min(axis=1) / seconds[left]
+        assert row == left[int(ratio.argmax())]
+        np.testing.assert_allclose(score, ratio.max(), rtol=1e-5)
+        known.append(row)
+        left.remove(row)
+
+
+def test_a_cost_that_is_no_cost_is_refused():
+    def free(snapshot, rows):
+        return np.zeros(len(rows))
+
+    with pytest.raises(BadSelection, match=r"CoreSet\(start='medoid', cost=free\) needs a cost"):
+        CoreSet(cost=free).select(toy_snapshot(), 2, rng=np.random.default_rng(0))
+
+
+def chosen_from(features: np.ndarray, toy: ToySnapshot, n: int) -> list[int]:
+    return k_center(features, centres=toy.labelled, candidates=toy.candidates, n=n).rows.tolist()
+
+
+def test_pixels_are_compared_whatever_the_session_has_for_features():
+    toy = toy_snapshot()
+    expected = PixelFeatures(8)([image[0] for image in toy.pixels])
+    rows = coreset_pixels(8).select(toy, 5, rng=np.random.default_rng(0)).rows.tolist()
+    assert rows == chosen_from(expected, toy, 5)
+
+
+def test_the_pixels_of_a_volume_are_the_mean_over_its_slices():
+    toy = toy_snapshot(unit="volume", depths=(2, 3, 1, 4, 2, 3))
+    encode = PixelFeatures(8)
+    expected = np.stack([encode(volume).mean(axis=0, dtype=np.float64) for volume in toy.pixels])
+    np.testing.assert_allclose(coreset_pixels(8).features(toy), expected)
+
+
+def test_learner_features_are_used_once_there_are_any():
+    toy = toy_snapshot()
+    strategy, rng = coreset_features(), np.random.default_rng(0)
+    learned = toy.learned(np.arange(len(toy.pool)))
+    assert strategy.select(toy, 5, rng=rng).rows.tolist() == chosen_from(learned, toy, 5)
+    with pytest.raises(ColdStart):
+        CoreSet(of="learner").select(toy_snapshot(fitted=False), 2, rng=rng)
+    cold = toy_snapshot(fitted=False, labelled=0)
+    assert len(strategy.select(cold, 3, rng=rng).rows) == 3
+
+
+def test_frozen_features_compare_by_angle_alone():
+    toy = toy_snapshot()
+    rows = coreset_frozen().select(toy, 5, rng=np.random.default_rng(0)).rows.tolist()
+    stretched = toy.embedding * np.random.default_rng(1).uniform(0.1, 9, (len(toy.pool), 1))
+    object.__setattr__(toy, "embedding", stretched)
+    assert coreset_frozen().select(toy, 5, rng=np.random.default_rng(0)).rows.tolist() == rows
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-30, 1.0, 1e30, 1e300])
+def test_unit_rows_have_length_one_at_any_scale(unit):
+    x = np.array([[3.0, 4.0], [0.0, 0.0], [-1.0, 0.0]]) * unit
+    np.testing.assert_allclose(unit_rows(x), [[0.6, 0.8], [0, 0], [-1, 0]])
+    assert unit_rows(np.ones((2, 3), dtype=np.float16)).dtype == np.float32
+
+
+def test_the_method_of_the_paper_opens_by_chance():
+    toy = cold(LINE, [0, 1, 2, 3, 4, 5])
+    openings = {
+        int(vepa2024().select(toy, 1, rng=np.random.default_rng(s)).rows[0]) for s in range(60)
+    }
+    assert openings == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        vepa2024(),
+        coreset_pixels(8),
+        coreset_features(),
+        coreset_frozen(),
+        CoreSet(start=2, per_volume=2),
+        CoreSet(cost=Constant()),
+    ],
+    ids=repr,
+)
+def test_variants_keep_the_contract(strategy):
+    check_strategy(strategy)
+
+
+def test_a_strategy_says_what_it_is():
+    assert repr(CoreSet()) == "CoreSet(start='medoid')"
+    assert repr(coreset_pixels()) == "CoreSet(start='medoid', of='pixels-256')"
+    assert repr(CoreSet(3, "learner", unit=True, per_volume=2)) == (
+        "CoreSet(start=3, of='learner', unit=True, per_volume=2)"
+    )
+
+
+def test_settings_of_the_strategy_are_checked():
+    with pytest.raises(ValueError, match="of is 'pixels'"):
+        CoreSet(of="pixels")
+    with pytest.raises(ValueError, match="per_volume is 0"):
+        CoreSet(per_volume=0)
