@@ -160,4 +160,4 @@ def test_strategies_prints_every_name(capsys):
 
     assert run("strategies") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(STRATEGIES)
+    assert [line.split()[1].strip("`") for line in lines[2:]] == list(STRATEGIES)
