@@ -1,4 +1,8 @@
-"""The training loop of the published experiments: SGD, polynomial decay, best checkpoint kept."""
+"""The training loop of the published experiments: SGD, polynomial decay, best checkpoint kept.
+
+It stands apart from `alnb.models.fit`, whose averaged weights, clipped gradients and shrinking
+batches help a person who waits, and would each change what an experiment measures.
+"""
 
 from __future__ import annotations
 

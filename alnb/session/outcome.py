@@ -122,14 +122,23 @@ class Outcome:
         return "\n".join([self.title, *lines, *areas, *self._costs(), *self.notes])
 
     def _costs(self) -> list[str]:
-        last = max(self.measured, key=lambda m: m.round).spent
+        final = max(m.round for m in self.measured)
+        spent = [m.spent for m in self.measured if m.round == final]
+
+        def mean(name: str) -> float:
+            return float(np.mean([getattr(each, name) for each in spent]))
+
+        held = spent[0]
         return [
-            f"cost at the last budget: {last.slices} slices in {last.volumes} volumes, "
-            f"{last.pixels} labelled pixels ({last.foreground} foreground), {last.repeats} repeats,"
-            f" {last.control} by control; {last.full_masks:.1f} full masks in time (model: a "
-            f"scribble takes 1/15 of a mask); training {last.fit_seconds:.0f} s a seed",
-            f"outside the budget: validation masks of {last.validation_volumes} volumes, "
-            f"{last.validation_slices} slices, {last.validation_pixels} pixels",
+            f"cost until the last budget, mean over seeds: {mean('slices'):.0f} slices in "
+            f"{mean('volumes'):.0f} volumes, {mean('pixels'):.0f} labelled pixels "
+            f"({mean('foreground'):.0f} foreground), {mean('strokes'):.0f} strokes, "
+            f"{mean('seconds'):.0f} s of drawing, {mean('repeats'):.0f} repeats, "
+            f"{mean('control'):.0f} by control; as long as {mean('full_masks'):.1f} full masks "
+            "(model: a slice of scribbles takes 1/15 of a mask); "
+            f"training {mean('fit_seconds'):.0f} s",
+            f"outside the budget: validation masks of {held.validation_volumes} volumes, "
+            f"{held.validation_slices} slices, {held.validation_pixels} pixels",
         ]
 
     def to_csv(self) -> str:

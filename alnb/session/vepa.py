@@ -35,6 +35,10 @@ What was published leaves these open, or was not followed on purpose:
   once among the patients with masks and then the same for all seeds.
 * The first budget belongs to the strategy, as published; `shared_start` lets chance choose it,
   the same slices for all strategies of a seed.
+* ACDC's training volumes hold 1 454 slices, where the paper prints 1 448; budgets are shares of
+  what is there.
+* The validation numbers in each project's journal, unlike those that choose and those reported,
+  count empty classes by the policy "one".
 * Strategies other than "vepa2024" are those of `alnb.strategies`, on their own features: "coreset"
   runs on small standardised pixels, not on whole images.
 * `schedule` "fixed" is ours: equal steps at all budgets, a warm-up of 100 steps and jitter of

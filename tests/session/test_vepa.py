@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alnb.data.acdc import acdc
 from alnb.data.cohort import Split
 from alnb.embed.train import EncoderRecipe
 from alnb.errors import BadInput
@@ -114,6 +115,12 @@ def test_whatever_is_reduced_is_said():
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(BadInput):
         vepa2024(**wrong)
+
+
+@pytest.mark.data
+def test_acdcs_training_volumes_give_the_published_numbers_of_slices(acdc_root):
+    pool = acdc(acdc_root, patients=range(1, 81)).pool()
+    assert Preset().counts(len(pool)) == (14, 29, 43, 58, 72, 145, 218, 290, 581)
 
 
 # ------------------------------------------------------------------ the run
