@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alnb.errors import BadInput, ColdStart
 from alnb.models.augment import Augment, apply
+from alnb.models.dropout import Fixed, Fresh, dropping
 from alnb.models.fit import Recipe, fit
 from alnb.models.frame import Frame
 from alnb.models.gradients import last_layer_gradients
@@ -40,6 +41,8 @@ class _Model:
     size: int
     channels: tuple[int, ...]
     residual_units: int
+    masks: int = 0
+    """Seed of what Monte Carlo passes drop; drawn by a fit with dropout."""
 
     @property
     def config(self) -> tuple[int, ...]:
@@ -63,6 +66,8 @@ class SingleNet:
     augment, recipe : random change of the training slices; batch size, rate and averaging.
     loss : `Loss`, or where to find one as "package.module:function".
     channels, residual_units : of the U-Net.
+    dropout : rate per level of the encoder while it learns, such as `alnb.models.dropout.RATES`;
+        predictions drop nothing, unless `MCDropout` makes them.
     device : "cpu", "cuda", …; None takes the GPU if there is one.
     """
 
@@ -75,6 +80,7 @@ class SingleNet:
     loss: str | Loss = "alnb.losses.mixed:mixed_loss"
     channels: tuple[int, ...] = CHANNELS
     residual_units: int = 2
+    dropout: tuple[float, ...] = ()
     device: str | None = None
     unit: Literal["slice"] = field(default="slice", init=False)
     _model: _Model | None = field(default=None, init=False, repr=False, compare=False)
@@ -107,26 +113,45 @@ class SingleNet:
 
         ColdStart if no pixel is labelled. FloatingPointError if it diverges before its first step.
         """
+        course = self.course(train, rng=rng)
+        course.advance(course.total, on_step=on_step, stopped=stopped)
+        return course.end()
+
+    def course(
+        self, train: TrainSet, *, rng: np.random.Generator, like: Course | None = None
+    ) -> Course:
+        """A fit to be taken in turns. `like` is another course over the same training set.
+
+        Its framed slices are then shared, as far as they are of the same kind.
+        """
         before, device = self._model, self._device()
         warm = before is not None and self.start == "warm" and self._continues(before, train)
         model = self._copy(before) if warm and before is not None else self._fresh(train, rng)
-        samples = _Samples.prepare(train, model.size, device, self.far_background)
-        generator = torch_generator(rng, device.type)
-        report = fit(
-            model.net.to(device),
-            lambda batch: samples.draw(batch, self.augment, rng, generator),
-            self._loss(),
-            steps=self.steps or interactive_steps(len(train.images)),
-            recipe=self.recipe,
-            on_step=on_step,
-            stopped=stopped,
+        kind = (model.size, device, self.far_background)
+        samples = (
+            replace(like.samples, queue=[])
+            if like is not None and like.kind == kind
+            else _Samples.prepare(train, *kind)
         )
-        return self._publish(model, report, warm=warm)
+        generator = torch_generator(rng, device.type)
+        drops = None
+        if self.dropout:
+            model = replace(model, masks=int(rng.integers(2**31)))
+            drops = Fresh(torch_generator(rng, device.type))
+        steps = self.steps or interactive_steps(len(train.images))
+        return Course(self, model, warm, kind, samples, rng, generator, drops, steps)
 
     def probs(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
         """(B, 1, H, W) -> (1, B, C, H, W) float32 at the images' own size, summing to 1 over C."""
-        model = self._published()
-        return (_probs(model, batch) for batch in images)
+        return probs(self.networks(), images)
+
+    def log_probs(self, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+        """See `alnb.models.infer.member_log_probs`; this is a committee of one."""
+        return log_probs(self.networks(), images)
+
+    def networks(self) -> tuple[Network, ...]:
+        """The published network, as the only member of a committee. ColdStart if there is none."""
+        return (Network(self._published()),)
 
     def features(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
         """(B, 1, H, W) -> (B, D) float32: the mean of the deepest activation over the slice."""
@@ -143,6 +168,8 @@ class SingleNet:
         model = self._published()
         weights = {f"net.{name}": value for name, value in model.net.state_dict().items()}
         weights["config"] = torch.tensor(model.config)
+        if self.dropout:
+            weights["masks"] = torch.tensor(model.masks)
         return {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -165,6 +192,7 @@ class SingleNet:
             generator=torch.Generator(),
             channels=self.channels,
             residual_units=self.residual_units,
+            dropout=self.dropout,
         )
         weights = {name[4:]: value for name, value in state.items() if name.startswith("net.")}
         try:
@@ -172,7 +200,8 @@ class SingleNet:
         except RuntimeError as error:
             raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
         net = net.to(self._device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._model = _Model(net.eval(), classes, size, self.channels, self.residual_units)
+        masks = int(state.get("masks", 0))
+        self._model = _Model(net.eval(), classes, size, self.channels, self.residual_units, masks)
 
     def _device(self) -> torch.device:
         return torch.device(self.device) if self.device else best_device()
@@ -194,6 +223,7 @@ class SingleNet:
             generator=torch_generator(rng),
             channels=self.channels,
             residual_units=self.residual_units,
+            dropout=self.dropout,
         )
         return _Model(net, train.classes, size, self.channels, self.residual_units)
 
@@ -222,6 +252,73 @@ def interactive_steps(slices: int) -> int:
     slices .70, .75 after 400, 800.
     """
     return int(np.clip(300 + 5 * slices, 300, 600))
+
+
+@dataclass(eq=False)
+class Course:
+    """One fit of a `SingleNet`, taken in as many turns as one likes: bit for bit the same fit.
+
+    Made by `SingleNet.course`. `done` of `total` steps are taken; `over` when no other will be.
+    """
+
+    learner: SingleNet
+    model: _Model
+    warm: bool
+    kind: tuple[int, torch.device, bool]
+    samples: _Samples
+    rng: np.random.Generator
+    generator: Generator
+    drops: Fresh | None
+    total: int
+    done: int = field(default=0, init=False)
+    over: bool = field(default=False, init=False)
+    report: FitReport = field(default_factory=lambda: FitReport(0, float("nan"), 0.0), init=False)
+    _state: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+
+    def advance(
+        self,
+        steps: int,
+        *,
+        on_step: Callable[[Step], None] = ignore,
+        stopped: Callable[[], bool] = never,
+    ) -> None:
+        """Take up to `steps` further steps; asked to stop, the course is over."""
+        goal, asked = min(self.total, self.done + steps), False
+
+        def step(taken: Step) -> None:
+            self.done = taken.step
+            on_step(taken)
+
+        def paused() -> bool:
+            nonlocal asked
+            if self.done < goal:
+                asked = stopped()
+            return asked or self.done >= goal
+
+        with dropping(self.drops):
+            report = fit(
+                self.model.net.to(self.kind[1]),
+                lambda batch: self.samples.draw(
+                    batch, self.learner.augment, self.rng, self.generator
+                ),
+                self.learner._loss(),
+                steps=self.total,
+                recipe=self.learner.recipe,
+                on_step=step,
+                stopped=paused,
+                resume=self._state,
+                keep=ignore if goal == self.total else self._keep,
+            )
+        notes = (*self.report.notes, *report.notes)
+        self.report = replace(report, stopped=asked, notes=notes)
+        self.over = asked or self.done < goal or self.done == self.total
+
+    def end(self) -> FitReport:
+        """Publish what was learnt, by the rules of `SingleNet.fit`."""
+        return self.learner._publish(self.model, self.report, warm=self.warm)
+
+    def _keep(self, state: dict[str, Tensor]) -> None:
+        self._state = {name: value.clone() for name, value in state.items()}
 
 
 @dataclass(frozen=True)
@@ -278,11 +375,48 @@ class _Samples:
         return *apply(images, targets, change), self.whole[rows].to(index.device)
 
 
-@torch.no_grad()
-def _probs(model: _Model, batch: Tensor) -> Tensor:
-    frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.size)
-    logits = frame.logits(_run(model, frame, batch, model.net))
-    return logits.softmax(1)[None].to(batch.device)
+@dataclass(frozen=True)
+class Network:
+    """One member of a committee, a function of the image alone; thinned if `drops` is given."""
+
+    model: _Model
+    drops: Fixed | None = None
+
+    @property
+    def kind(self) -> tuple[int, torch.device]:
+        """Networks of one kind see a slice in the same frame, on the same device."""
+        return self.model.size, next(self.model.net.parameters()).device
+
+    @torch.no_grad()
+    def logits(self, frame: Frame, framed: Tensor) -> Tensor:
+        """(B, 1, S, S) that `frame` made -> (B, C, H, W) float32, at the slices' own size."""
+        with dropping(self.drops), _fast(framed.device):
+            logits = self.model.net(framed)
+        # resampling and softmax of channels-last memory take several times as long on a CPU
+        return frame.logits(logits.float().contiguous())
+
+
+def probs(networks: Sequence[Network], images: Iterable[Tensor]) -> Iterator[Tensor]:
+    """(B, 1, H, W) -> (M, B, C, H, W) float32, summing to 1 over C, on the images' device."""
+    for batch in images:
+        members = [logits.softmax(1).to(batch.device) for logits in _logits(networks, batch)]
+        yield torch.stack(members)
+
+
+def log_probs(networks: Sequence[Network], images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+    """Per batch, each network's (B, C, H, W) log-probabilities, on the networks' device."""
+    return ((logits.log_softmax(1) for logits in _logits(networks, batch)) for batch in images)
+
+
+def _logits(networks: Sequence[Network], batch: Tensor) -> Iterator[Tensor]:
+    framed: dict[tuple[int, torch.device], tuple[Frame, Tensor]] = {}
+    for network in networks:
+        size, device = kind = network.kind
+        if kind not in framed:
+            frame = Frame(int(batch.shape[2]), int(batch.shape[3]), size)
+            square = frame.images(batch.to(device))
+            framed[kind] = frame, square.contiguous(memory_format=torch.channels_last)
+        yield network.logits(*framed[kind])
 
 
 @torch.no_grad()
@@ -303,6 +437,10 @@ def _gradients(model: _Model, batch: Tensor) -> Tensor:
 
 def _run(model: _Model, frame: Frame, batch: Tensor, net: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.net.parameters()).device
-    dtype = fast_dtype(device)
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+    with _fast(device):
         return net(frame.images(batch.to(device)).contiguous(memory_format=torch.channels_last))
+
+
+def _fast(device: torch.device) -> torch.autocast:
+    dtype = fast_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
