@@ -206,6 +206,8 @@ class Asking(Embedding):
 
         strategies : objects or names of `strategies`. One that cannot choose now, such as one that
         needs a model before the first training, has its reason in the comparison's `problems`.
+        Each is asked without the gate; where the gate would not let it choose, or its cold start
+        chose in its place, the comparison's `notes` say so.
         """
         number = len(self.state.rounds)
         snapshot = self._enough(n)
@@ -215,4 +217,11 @@ class Asking(Embedding):
             )
             for s in strategies
         }
-        return compare(named, snapshot, n, lambda: stream(self.seed, "query", number))
+        gate = self.gate
+        return compare(
+            named,
+            snapshot,
+            n,
+            lambda: stream(self.seed, "query", number),
+            lambda strategy: "" if gate is None else self._doubted(strategy, gate),
+        )

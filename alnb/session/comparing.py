@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alnb.errors import AlnbError
-from alnb.protocols import Snapshot, Strategy
+from alnb.protocols import Strategy
 from alnb.records import ItemId
 from alnb.session.choosing import check_selection
+from alnb.session.snapshot import PoolSnapshot
+from alnb.strategies.wrappers import WarmStart
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Comparison:
     scores : per strategy, a score for each item; None where there is no finite one.
     problems : per strategy that could not choose, why.
     expected : items that two independent random queries would share on average, n * n / K.
+    notes : per strategy whose query is not quite its own, or would not be asked: why.
     """
 
     n: int
@@ -32,6 +36,7 @@ class Comparison:
     scores: Mapping[str, tuple[float | None, ...]]
     problems: Mapping[str, str]
     expected: float
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,28 +64,54 @@ class Comparison:
             lines.append(f"| {name} | " + " | ".join(map(str, row)) + " |")
         lines.append("")
         lines.append(f"Of {self.n} each; two random queries would share {self.expected:.1f}.")
+        lines += [f"{name}: {note}" for name, note in self.notes.items()]
         lines += [f"{name} cannot choose: {why}" for name, why in self.problems.items()]
         return "\n".join(lines)
 
 
 def compare(
     strategies: Mapping[str, Strategy],
-    snapshot: Snapshot,
+    snapshot: PoolSnapshot,
     n: int,
     rng: Callable[[], np.random.Generator],
+    doubt: Callable[[Strategy], str] = lambda _: "",
 ) -> Comparison:
-    """Ask each strategy for n items of `snapshot`, each with a generator of its own from `rng`."""
+    """Ask each strategy for n items of `snapshot`, each with a generator of its own from `rng`.
+
+    doubt : why the model should not choose for a strategy, in words; asked of those that need it.
+    """
+    notes: dict[str, str] = {}
     queries: dict[str, tuple[ItemId, ...]] = {}
     scores: dict[str, tuple[float | None, ...]] = {}
     problems: dict[str, str] = {}
     for name, strategy in strategies.items():
         try:
-            chosen = strategy.select(snapshot, n, rng=rng())
+            seen = replace(snapshot, wanted=[])
+            chosen = strategy.select(seen, n, rng=rng())
             check_selection(chosen, snapshot, n)
         except AlnbError as error:
             problems[name] = str(error)
             continue
         queries[name] = tuple(snapshot.pool.ids[row] for row in chosen.rows.tolist())
         scores[name] = tuple(s if np.isfinite(s) else None for s in chosen.scores.tolist())
+        note = _note(strategy, seen, doubt)
+        if note:
+            notes[name] = note
     expected = n * n / max(1, len(snapshot.candidates))
-    return Comparison(n, queries, scores, problems, expected)
+    return Comparison(n, queries, scores, problems, expected, notes)
+
+
+def _note(strategy: Strategy, seen: PoolSnapshot, doubt: Callable[[Strategy], str]) -> str:
+    if not len(seen.labelled) and _begins_with_another(strategy):
+        return "nothing is labelled yet, so its cold start chose."
+    if False in seen.wanted:
+        return "no model is trained yet, so its cold start chose."
+    words = doubt(strategy) if seen.wanted else ""
+    return f"the cold start would be asked in its place. {words}" if words else ""
+
+
+def _begins_with_another(strategy: Any) -> bool:
+    """Whether another strategy chooses in its place while nothing is labelled."""
+    while strategy is not None and not isinstance(strategy, WarmStart):
+        strategy = getattr(strategy, "strategy", None)
+    return strategy is not None

@@ -154,7 +154,7 @@ class Session(Asking):
             )
             session._begin(unit=unit, seed=seed, keep_labelled=keep_labelled, split=split)
             undo.pop_all()
-        session.choose_strategy(chosen)
+        session.choose_strategy(strategy)
         _OPEN[folder] = session
         return session
 

@@ -31,6 +31,7 @@ class PoolSnapshot:
     `embed` gives the (N, D) features; `learner` is None until something is fitted; `reveal` says
     that `presence` may use the reference, as a simulated experiment does. With a `doubt` about the
     learner, in words, everything that needs it raises ColdStart, and `refused` says that it did.
+    `wanted` gains an entry whenever the learner is needed, whether there is one or not.
     """
 
     pool: Pool
@@ -43,6 +44,7 @@ class PoolSnapshot:
     reveal: bool = False
     doubt: str = ""
     refused: list[str] = field(default_factory=list)
+    wanted: list[bool] = field(default_factory=list)
     rounds: int = 0
 
     @property
@@ -129,6 +131,7 @@ class PoolSnapshot:
         return found
 
     def _fitted(self) -> Learner:
+        self.wanted.append(self.learner is not None)
         if self.doubt:
             self.refused.append(self.doubt)
             raise ColdStart(self.doubt)
