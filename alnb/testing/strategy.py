@@ -26,6 +26,11 @@ _OTHER_STATES = 8
 class ContractBroken(AlnbError, AssertionError):
     """An extension does not keep the contract of its plug; the message lists rule by rule."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the report alone, whose rules matter and whose frames do not."""
+        head, *rules = str(self).splitlines()
+        return [f"\x1b[1m{type(self).__name__}: {head}\x1b[0m", *rules]
+
 
 @dataclass(frozen=True)
 class Breach:
