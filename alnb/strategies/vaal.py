@@ -44,8 +44,10 @@ class VAAL:
     has the published sizes, for a GPU: there, 1000 slices take some 10^15.5 operations.
 
     Where a public reimplementation differs: it trains the discriminator with target 1 for others
-    as well, so that it learns nothing. kl : the original sums the KL over batch and dimensions
-    but averages the MSE ("sum"), which drowns the image; "mean" averages both.
+    as well, so that it learns nothing. Where the original differs: it encodes the two sets in
+    batches of their own, whose batch statistics give the set away; here they go together. It also
+    sums the KL over batch and dimensions but averages the MSE over pixels (kl = "sum"), which
+    drowns the image; with "mean" both are per pixel, as in the evidence bound.
 
     Cost: trains both networks from scratch within the query, `epochs` N / `batch` iterations;
     images of the whole pool lie in memory at `size`^2 x 2 bytes. Under a wrapper that asks again
@@ -125,38 +127,39 @@ def unlike_labelled(
     sets = [torch.from_numpy(np.flatnonzero(part)) for part in (labelled, ~labelled)]
     sets = [part for part in sets if len(part)]
 
-    def batches() -> list[Tensor]:
-        """One of each set, labelled first."""
-        drawn = [p[torch.randperm(len(p), generator=generator)[: settings.batch]] for p in sets]
-        return [images[rows].to(where).float() for rows in drawn]
+    def batch() -> tuple[Tensor, Tensor]:
+        """Images of both sets and their targets.
 
-    def verdict(mu: Tensor, target: float) -> Tensor:
-        logits = judge(mu)
-        return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+        They pass the encoder together: batch normalisation of each set on its own would tell the
+        discriminator which is which.
+        """
+        drawn = [p[torch.randperm(len(p), generator=generator)[: settings.batch]] for p in sets]
+        known = torch.cat([torch.full((len(p), 1), 1.0 - i) for i, p in enumerate(drawn)])
+        return images[torch.cat(drawn)].to(where).float(), known.to(where)
+
+    def verdict(mu: Tensor, target: Tensor, known: Tensor) -> Tensor:
+        """Sum of each set's mean BCE to `target`."""
+        each = functional.binary_cross_entropy_with_logits(judge(mu), target, reduction="none")
+        parts = [each[known == one].mean() for one in (1.0, 0.0) if bool((known == one).any())]
+        return torch.stack(parts).sum()
 
     for _ in range(math.ceil(settings.epochs * len(images) / settings.batch)):
         for _ in range(2):
-            loss = torch.zeros((), device=where)
-            for batch in batches():
-                mu, spread = encoder(batch).chunk(2, dim=1)
-                shift = torch.randn(mu.shape, generator=noise, device=where)
-                again = decoder(mu + shift * (spread / 2).exp())
-                kl = (mu * mu + spread.exp() - 1 - spread) / 2
-                loss = (
-                    loss
-                    + functional.mse_loss(again, batch)
-                    + settings.beta * (kl.sum() if settings.kl == "sum" else kl.mean())
-                    + settings.adversary * verdict(mu, 1.0)
-                )
+            real, known = batch()
+            mu, spread = encoder(real).chunk(2, dim=1)
+            shift = torch.randn(mu.shape, generator=noise, device=where)
+            again = decoder(mu + shift * (spread / 2).exp())
+            kl = (mu * mu + spread.exp() - 1 - spread).sum() / 2
+            kl = kl if settings.kl == "sum" else kl / real.numel()
+            loss = functional.mse_loss(again, real) + settings.beta * kl
+            loss = loss + settings.adversary * verdict(mu, torch.ones_like(known), known)
             coder.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             coder.step()
+        real, known = batch()
         with torch.no_grad():
-            codes = [encoder(batch).chunk(2, dim=1)[0] for batch in batches()]
-        loss = sum(
-            (verdict(mu, target) for mu, target in zip(codes, (1.0, 0.0), strict=False)),
-            start=torch.zeros((), device=where),
-        )
+            mu, _ = encoder(real).chunk(2, dim=1)
+        loss = verdict(mu, known, known)
         judging.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         judging.step()
