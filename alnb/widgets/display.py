@@ -16,6 +16,7 @@ from alnb.widgets.ink import Inks
 from alnb.widgets.messages import Scene, View, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.stopwatch import Stopwatch
+from alnb.widgets.strategies import offered
 from alnb.widgets.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -196,6 +197,12 @@ class Display:
                     "queue": status.chips(queue, slice_message(here) if here else {}),
                     "round": None if session.round is None else session.round.number + 1,
                     "acts": [act.as_message() for act in status.acts(now)],
+                    "strategy": offered(
+                        session.strategies,
+                        session.strategy_name,
+                        not (now.choosing or now.locked),
+                    ),
+                    "note": "" if session.round is None else session.round.note,
                     "undo": here is not None and bool(session.draft(here).strokes),
                     "redo": undone,
                     "badge": "" if proposal is None else proposal[2],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from alnb.records import Round
 from alnb.session.session import Session
 from alnb.store.events import Entry, Evaluated, FitFailed, FitFinished, FitStarted, RoundOpened
 from alnb.widgets import status
 from alnb.widgets.display import Display
 from alnb.widgets.status import Line
+from alnb.widgets.strategies import chosen_line
 from alnb.widgets.worker import Worker
 
 
@@ -21,6 +23,7 @@ class Flow:
         self._display = display
         self._worker = worker
         self._chain = False
+        self._wanted = ""
 
     # ---- a person's acts ----
 
@@ -46,6 +49,19 @@ class Flow:
         self._chain = False
         self._begin_asking()
 
+    def choose(self, strategy: str) -> None:
+        """Let the strategy of that name choose from the next query on; the last wish counts."""
+        self._wanted = strategy
+        self._worker.soon("strategy", self._choose)
+
+    def _choose(self) -> None:
+        session, name = self._session, self._wanted
+        try:
+            session.choose_strategy(name)
+        finally:
+            self._display.refresh()
+        self._display.say(chosen_line(name, trained=session.last_fit is not None))
+
     def _train(self) -> None:
         job = self._session.job
         if job is not None and job.running:
@@ -66,10 +82,7 @@ class Flow:
         finally:
             display.choosing = False
             display.refresh()
-        line = Line(f"Round {opened.number + 1}: {len(opened.query)} to label.", "good")
-        if opened.note:
-            line = Line(f"{line.text} {opened.note}", "warn")
-        display.line = line
+        line = display.line = _announcement(opened)
         if self._session.pending:
             display.show(self._session.pending[0])
             display.say(line)
@@ -96,15 +109,19 @@ class Flow:
         job = self._session.job
         if what == "progress" and job is not None and not job.running:
             self._worker.soon("ended", self._ended)
+        elif what == "strategies":
+            self._worker.soon("refresh", self._display.refresh)
 
     def _round(self) -> None:
         """A query came, perhaps from a cell: go there unless something is open under the pen."""
         display = self._display
         if display.choosing:
             return
-        pending = self._session.pending
+        pending, opened = self._session.pending, self._session.round
         if pending and display.here not in pending:
             display.show(pending[0])
+        if opened is not None and opened.note and pending:
+            display.say(_announcement(opened))
         else:
             display.refresh()
 
@@ -133,3 +150,9 @@ class Flow:
         if self._chain and job is not None and job.error is None:
             self._chain = False
             self._begin_asking()
+
+
+def _announcement(opened: Round) -> Line:
+    """How many slices a query brings, and why another strategy than asked for chose them."""
+    text = f"Round {opened.number + 1}: {len(opened.query)} to label."
+    return Line(f"{text} {opened.note}", "warn") if opened.note else Line(text, "good")

@@ -181,6 +181,7 @@ class Labeller:
             "train": lambda _: self._flow.train(),
             "stop": lambda _: self._flow.stop(),
             "ask": lambda _: self._flow.ask(),
+            "strategy": lambda d: self._flow.choose(str(d["strategy"])),
         }
         if name not in acts:
             _log.warning("the view sent an unknown act %r", name)

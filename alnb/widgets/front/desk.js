@@ -95,6 +95,7 @@ class Desk {
     this.offs.forEach((off) => off());
     this.stage.close();
     clearTimeout(this.fading);
+    clearTimeout(this.forgetting);
   }
 
   // ---- building ----
@@ -142,10 +143,12 @@ class Desk {
     this.chips = h("div", { className: "alnb-chips", "@role": "list", "@aria-label": "Queue" });
     this.back = this.button("‹", "Previous slice of the query (←)", () => this.go(-1), { cls: "alnb-arrow" });
     this.forth = this.button("›", "Next slice of the query (→)", () => this.go(1), { cls: "alnb-arrow" });
+    this.fallback = this.button("!", "", () => this.say(this.ui.note, "warn", 15000), { cls: "alnb-fallback" });
+    this.fallback.hidden = true;
     const top = box(
       "alnb-top",
       box("alnb-name", this.title, this.where),
-      box("alnb-queue", this.count, this.back, this.chips, this.forth),
+      box("alnb-queue", this.fallback, this.count, this.back, this.chips, this.forth),
       this.button("?", "Keys (?)", () => this.help(), { cls: "alnb-round" }),
     );
 
@@ -217,7 +220,7 @@ class Desk {
     this.stop = this.button("Stop", "Stop the training; the model so far is kept", () => this.link.act("stop"));
     this.training = box("alnb-training", this.bar, this.barText, this.stop);
     this.training.dataset.on = "no";
-    const bottom = box("alnb-bottom", this.acts, this.training);
+    const bottom = box("alnb-bottom", this.acts, this.asking(), this.training);
 
     this.saved = h("span", { className: "alnb-saved" });
     this.line = h("span", { className: "alnb-line" });
@@ -227,6 +230,45 @@ class Desk {
     this.el.replaceChildren(top, left, this.overlay, right, bottom, state);
     this.settings();
     this.state();
+  }
+
+  /** Who chooses the next query. */
+  asking() {
+    this.strategy = h("select", { className: "alnb-select", "@aria-label": "Strategy of the next query" });
+    let pointed = false;
+    this.strategy.addEventListener("pointerdown", () => (pointed = true));
+    this.strategy.addEventListener("keydown", () => (pointed = false));
+    this.strategy.addEventListener("change", () => {
+      this.link.active = true;
+      this.wanted = this.strategy.value;
+      clearTimeout(this.forgetting);
+      this.forgetting = setTimeout(() => this.strategies(), 10000);
+      this.link.act("strategy", { strategy: this.wanted });
+      if (pointed) this.focus(); // whoever chooses by arrow keys goes on choosing
+    });
+    return h("label", { className: "alnb-asking" }, h("span", { textContent: "Next query by" }), this.strategy);
+  }
+
+  /** Show what can be chosen; a choice under way is not taken back by an older answer. */
+  strategies({ underway = false } = {}) {
+    const { chosen, groups, enabled } = this.ui.strategy;
+    if (!underway || chosen === this.wanted) {
+      this.wanted = null;
+      clearTimeout(this.forgetting);
+    }
+    const offered = JSON.stringify(groups);
+    if (offered !== this.offered) {
+      this.offered = offered;
+      this.strategy.replaceChildren(...groups.map(({ name, choices }) =>
+        h("optgroup", { label: name }, ...choices.map((choice) =>
+          h("option", { value: choice.name, textContent: choice.name, title: choice.hint })))));
+    }
+    const shown = this.wanted ?? chosen;
+    if (this.strategy.value !== shown) this.strategy.value = shown;
+    const hint = groups.flatMap(({ choices }) => choices).find(({ name }) => name === shown)?.hint ?? "";
+    this.strategy.title = `${shown}: ${hint}`;
+    if (!enabled && document.activeElement === this.strategy) this.focus();
+    this.strategy.disabled = !enabled;
   }
 
   thumb(offset) {
@@ -334,6 +376,10 @@ class Desk {
         return button;
       }),
     );
+    this.strategies({ underway: Boolean(this.wanted) });
+    this.fallback.hidden = !ui.note;
+    this.fallback.title = ui.note;
+    this.fallback.setAttribute("aria-label", `Why another strategy chose this query: ${ui.note}`);
     this.undo.disabled = !ui.undo;
     this.redo.disabled = !ui.redo;
     this.clear.disabled = !ui.undo;
@@ -458,7 +504,8 @@ class Desk {
     this.link.active = true;
     const typing = event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key);
     const pressing = event.target.matches("button") && [" ", "Enter"].includes(event.key) && !event.ctrlKey;
-    if (typing || pressing || event.altKey) return;
+    const choosing = event.target.matches("select") && event.key !== "Escape" && !event.ctrlKey;
+    if (typing || pressing || choosing || event.altKey) return;
     const chord = this.chord(event);
     const found = this.setup?.keys.find(({ keys }) => keys.includes(chord));
     if (!found || (event.repeat && !found.repeats && found.action !== "pan")) {
