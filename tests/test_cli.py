@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from alnb import cli
+from alnb.cli import doctor, lab
 from alnb.records import Stroke
 
 
@@ -130,7 +131,7 @@ def test_export_writes_what_a_project_holds(tmp_path, project, small_phantom, ca
 
 
 def test_the_working_copy_opens_the_project_it_lies_in_and_is_never_overwritten(tmp_path):
-    copy = cli.working_copy(tmp_path / "p", str(tmp_path))
+    copy = lab.working_copy(tmp_path / "p", str(tmp_path))
     first = next(
         c for c in nbformat.read(copy, 4).cells if "alnb-settings" in c.metadata.get("tags", [])
     )
@@ -140,15 +141,15 @@ def test_the_working_copy_opens_the_project_it_lies_in_and_is_never_overwritten(
     assert names["PROJECT"] == "."
     assert names["DATA"] == str(tmp_path)
     copy.write_text(json.dumps({"mine": True}))
-    assert cli.working_copy(tmp_path / "p", None) == copy
+    assert lab.working_copy(tmp_path / "p", None) == copy
     assert json.loads(copy.read_text()) == {"mine": True}
 
 
 def test_doctor_names_what_is_missing(monkeypatch, capsys):
     assert run("doctor") == 0
     assert "all is well" in capsys.readouterr().out
-    monkeypatch.setattr(cli, "_extensions", set)
-    monkeypatch.setitem(cli._FLOORS, "torch", "99")
+    monkeypatch.setattr(doctor, "_extensions", set)
+    monkeypatch.setitem(doctor._FLOORS, "torch", "99")
     assert run("doctor") == 1
     out = capsys.readouterr().out
     assert "at least 99 is needed" in out

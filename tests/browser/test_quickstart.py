@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from alnb.cli import QUICKSTART, working_copy
+from alnb.cli.lab import QUICKSTART, working_copy
 
 RUN_TO_VIEW = """async () => {
   const app = window.jupyterapp, content = app.shell.currentWidget.content;
