@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MATRIX = 190
 """Side of a drawn matrix in pixels of the page."""
-DIAL = 200
+DIAL = 190
 """Side of a drawn circle in pixels of the page."""
 _MOSAIC = 44
 _RING = 0.075
@@ -177,7 +177,7 @@ def _lines(text: str) -> str:
 
 
 _STYLE = """<style>
-.alnb-sheet { display: flex; flex-wrap: wrap; gap: 14px 26px; align-items: flex-start;
+.alnb-sheet { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start;
   color: var(--jp-ui-font-color1, #57606a); font: 12px/1.35 system-ui, sans-serif;
   padding: 4px 0 6px; }
 .alnb-part { min-width: 0; max-width: 100%; }

@@ -24,15 +24,18 @@ _KIN_WORDS = {
     APART: "another patient",
 }
 _FAINT = "rgba(128, 128, 128, 0.16)"
-_ACTS = (_FAINT, "#0072b2", "#e69f00")
+# not those of patients at the edges
+_ACTS = (_FAINT, "#6a3d9a", "#c9a66b")
 _ACT_WORDS = ("left out", "attract", "repel")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def slices_sheet(session: Session, lines: Mapping[str, Sequence[int] | Rows]) -> Sheet:
     """Rows of the pool as lines of slices, each line under its name."""
-    drawn = [(words, [_named(session, row) for row in rows]) for words, rows in lines.items()]
-    return Sheet(strips(session.cohort, drawn))
+    drawn = [
+        (words, [_named(session, row, short=True) for row in rows]) for words, rows in lines.items()
+    ]
+    return Sheet(strips(session.cohort, drawn, side=72))
 
 
 def neighbours_sheet(session: Session, found: Neighbours) -> Sheet:
@@ -45,7 +48,7 @@ def neighbours_sheet(session: Session, found: Neighbours) -> Sheet:
         ]
         lines.append((f"most like\n{asked.caption}", [asked, *tiles]))
     colours = {_KIN_WORDS[how]: _KIN[how] for how in (SAME_VOLUME, SAME_PATIENT, APART)}
-    return Sheet(legend(colours), strips(session.cohort, lines, side=96))
+    return Sheet(legend(colours), strips(session.cohort, lines, side=104))
 
 
 def batch_sheet(session: Session, batch: Batch) -> Sheet:
