@@ -1,4 +1,4 @@
-"""Sheets for a notebook: slices, matrices and circles side by side; static, on any theme.
+"""Sheets for a notebook: slices, matrices, circles and curves side by side; static, on any theme.
 
 Every text that a file or a person may have chosen is escaped here, and nowhere else.
 """
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from alnb.palette import OKABE_ITO
 from alnb.panels.thumbs import Thumbs
-from alnb.records import Rows, SliceId
+from alnb.records import Floats, Rows, SliceId
 
 if TYPE_CHECKING:
     from alnb.data.cohort import Cohort
@@ -24,7 +27,10 @@ MATRIX = 190
 """Side of a drawn matrix in pixels of the page."""
 DIAL = 190
 """Side of a drawn circle in pixels of the page."""
-_MOSAIC = 44
+CHART = (620, 260)
+"""Width and height of curves in pixels of the page."""
+_MOSAIC = 38
+_DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 _RING = 0.075
 
 
@@ -72,10 +78,10 @@ def strips(cohort: Cohort, lines: Iterable[tuple[str, Sequence[Tile]]], *, side:
     thumbs = Thumbs(cohort)
     drawn = []
     for words, tiles in lines:
-        head = f'<div class="alnb-head">{_lines(words)}</div>' if words else ""
+        head = f'<div class="alnb-sheet-head">{_lines(words)}</div>' if words else ""
         pictures = "".join(_tile(thumbs, tile, side) for tile in tiles)
-        drawn.append(f'<div class="alnb-strip">{head}{pictures}</div>')
-    return f'<div class="alnb-part">{"".join(drawn)}</div>'
+        drawn.append(f'<div class="alnb-sheet-strip">{head}{pictures}</div>')
+    return f'<div class="alnb-sheet-part">{"".join(drawn)}</div>'
 
 
 def mosaic(cohort: Cohort, slices: Sequence[SliceId], *, columns: int, title: str) -> str:
@@ -93,8 +99,8 @@ def mosaic(cohort: Cohort, slices: Sequence[SliceId], *, columns: int, title: st
     picture.save(out, format="PNG")
     source = base64.b64encode(out.getvalue()).decode()
     return (
-        f'<div class="alnb-part"><div class="alnb-title">{_lines(title)}</div>'
-        f'<img class="alnb-mosaic" alt="{html.escape(title)}" '
+        f'<div class="alnb-sheet-part"><div class="alnb-sheet-title">{_lines(title)}</div>'
+        f'<img class="alnb-sheet-mosaic" alt="{html.escape(title)}" '
         f'src="data:image/png;base64,{source}"></div>'
     )
 
@@ -119,7 +125,7 @@ def matrix(
         for at, colour in enumerate(edges)
     ]
     lines = [
-        f'<path d="M{at},0V{size}M0,{at}H{size}" class="alnb-cut"/>'
+        f'<path d="M{at},0V{size}M0,{at}H{size}" class="alnb-sheet-cut"/>'
         for at in range(block, size, block)
     ]
     drawing = (
@@ -140,9 +146,53 @@ def dial(dots: Iterable[Dot], *, title: str) -> str:
         drawn.append(f'<circle {place} fill="{look}" stroke="{dot.colour}" stroke-width="0.025"/>')
     drawing = (
         f'<svg width="{DIAL}" height="{DIAL}" viewBox="-1.1 -1.1 2.2 2.2">'
-        f'<circle r="1" class="alnb-rim"/>{"".join(drawn)}</svg>'
+        f'<circle r="1" class="alnb-sheet-rim"/>{"".join(drawn)}</svg>'
     )
     return _titled(title, drawing)
+
+
+def curves(lines: Mapping[str, Floats], *, across: str, up: str) -> str:
+    """A line for each name, its values standing at 1, 2, …; both axes begin at 0.
+
+    across, up : what the axes show.
+    """
+    most = max((len(values) for values in lines.values()), default=1)
+    top = max((float(np.max(values, initial=0.0)) for values in lines.values()), default=1.0) or 1.0
+    wide, high = CHART[0] / most, CHART[1] / top
+    drawn = []
+    for tick in _ticks(most):
+        x = f"{wide * tick:.1f}"
+        drawn.append(f'<text x="{x}" y="18" text-anchor="middle">{tick:g}</text>')
+    for tick in _ticks(top):
+        y = f"{-high * tick:.1f}"
+        drawn.append(f'<path d="M0,{y}H{CHART[0]}" class="alnb-sheet-grid"/>')
+        drawn.append(f'<text x="-7" y="{y}" dy="4" text-anchor="end">{tick:g}</text>')
+    for place, values in enumerate(lines.values()):
+        points = " ".join(
+            f"{wide * (at + 1):.1f},{-high * value:.1f}" for at, value in enumerate(values.tolist())
+        )
+        drawn.append(
+            f'<polyline points="{points}" fill="none" stroke-width="2" '
+            f'stroke="{_ink(place)}" stroke-dasharray="{_DASHES[place % len(_DASHES)]}"/>'
+        )
+    drawn.append(f'<text x="{CHART[0] / 2}" y="36" text-anchor="middle">{_lines(across)}</text>')
+    width, height = CHART[0] + 56, CHART[1] + 52
+    drawing = (
+        f'<svg width="{width}" height="{height}" viewBox="-42 {-CHART[1] - 10} {width} {height}" '
+        f'class="alnb-sheet-chart">{"".join(drawn)}</svg>'
+    )
+    return legend({name: _ink(place) for place, name in enumerate(lines)}) + _titled(up, drawing)
+
+
+def _ink(place: int) -> str:
+    return OKABE_ITO[place % len(OKABE_ITO)]
+
+
+def _ticks(top: float) -> list[float]:
+    """From 0 up to `top` in about five steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(top / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= top / 5)
+    return [step * count for count in range(int(top / step * (1 + 1e-9)) + 1)]
 
 
 def legend(entries: Mapping[str, str]) -> str:
@@ -151,11 +201,12 @@ def legend(entries: Mapping[str, str]) -> str:
         f'<span><i style="background:{colour}"></i>{html.escape(words)}</span>'
         for words, colour in entries.items()
     )
-    return f'<div class="alnb-legend">{said}</div>'
+    return f'<div class="alnb-sheet-legend">{said}</div>'
 
 
 def _titled(title: str, drawing: str) -> str:
-    return f'<div class="alnb-part"><div class="alnb-title">{_lines(title)}</div>{drawing}</div>'
+    head = f'<div class="alnb-sheet-title">{_lines(title)}</div>'
+    return f'<div class="alnb-sheet-part">{head}{drawing}</div>'
 
 
 def _tile(thumbs: Thumbs, tile: Tile, side: int) -> str:
@@ -180,20 +231,23 @@ _STYLE = """<style>
 .alnb-sheet { display: flex; flex-wrap: wrap; gap: 14px 22px; align-items: flex-start;
   color: var(--jp-ui-font-color1, #57606a); font: 12px/1.35 system-ui, sans-serif;
   padding: 4px 0 6px; }
-.alnb-part { min-width: 0; max-width: 100%; }
-.alnb-strip { display: flex; flex-wrap: wrap; gap: 4px; align-items: flex-start;
+.alnb-sheet-part { min-width: 0; max-width: 100%; }
+.alnb-sheet-strip { display: flex; flex-wrap: wrap; gap: 4px; align-items: flex-start;
   margin-bottom: 5px; }
-.alnb-head { width: 92px; padding-top: 4px; font-weight: 600; overflow-wrap: anywhere; }
-.alnb-strip figure { margin: 0; }
-.alnb-strip img { box-sizing: content-box; object-fit: contain; background: #000; display: block;
-  border: 3px solid transparent; border-radius: 3px; max-width: none; }
-.alnb-strip figcaption { font-size: 11px; text-align: center; overflow-wrap: anywhere;
+.alnb-sheet-head { width: 92px; padding-top: 4px; font-weight: 600; overflow-wrap: anywhere; }
+.alnb-sheet-strip figure { margin: 0; }
+.alnb-sheet-strip img { box-sizing: content-box; object-fit: contain; background: #000;
+  display: block; border: 3px solid transparent; border-radius: 3px; max-width: none; }
+.alnb-sheet-strip figcaption { font-size: 11px; text-align: center; overflow-wrap: anywhere;
   line-height: 1.2; padding: 1px 0 2px; }
-.alnb-title { font-weight: 600; margin-bottom: 5px; }
-.alnb-mosaic { max-width: 100%; height: auto; display: block; }
-.alnb-legend { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: 2px 20px; }
-.alnb-legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
+.alnb-sheet-title { font-weight: 600; margin-bottom: 5px; }
+.alnb-sheet-mosaic { max-width: 100%; height: auto; display: block; }
+.alnb-sheet-legend { flex-basis: 100%; display: flex; flex-wrap: wrap; gap: 2px 20px; }
+.alnb-sheet-legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
   margin-right: 6px; vertical-align: -1px; }
-.alnb-cut { stroke: #808080; stroke-width: 0.12; fill: none; }
-.alnb-rim { fill: none; stroke: #808080; stroke-width: 0.012; }
+.alnb-sheet-cut { stroke: #808080; stroke-width: 0.12; fill: none; }
+.alnb-sheet-grid { stroke: #808080; stroke-opacity: 0.25; }
+.alnb-sheet-chart { max-width: 100%; }
+.alnb-sheet-chart text { fill: currentColor; font-size: 12px; }
+.alnb-sheet-rim { fill: none; stroke: #808080; stroke-width: 0.012; }
 </style>"""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import plotly.graph_objects as go
 
 from alnb.palette import OKABE_ITO
-from alnb.panels.figure import Screen, View, compose, plain, title
 from alnb.panels.metric import APART, KINDS, SAME_PATIENT, SAME_VOLUME, Batch, Neighbours, Settled
-from alnb.panels.sheet import Dot, Sheet, Tile, dial, legend, matrix, mosaic, strips
+from alnb.panels.sheet import Dot, Sheet, Tile, curves, dial, legend, matrix, mosaic, strips
 from alnb.records import Floats, Rows
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ _FAINT = "rgba(128, 128, 128, 0.16)"
 # not those of patients at the edges
 _ACTS = (_FAINT, "#6a3d9a", "#c9a66b")
 _ACT_WORDS = ("left out", "attract", "repel")
-_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def slices_sheet(session: Session, lines: Mapping[str, Sequence[int] | Rows]) -> Sheet:
@@ -129,51 +126,28 @@ def queue_sheet(
         if distances is not None:
             far = "opens" if np.isinf(distances[place]) else f"{distances[place]:.3g} away"
         slice_id = pool.slices[int(row)][0]
-        tiles.append(Tile(slice_id, f"{place + 1}. {far}\n{slice_id}"))
+        name = _named(session, row).caption
+        tiles.append(Tile(slice_id, f"{place + 1}. {far}\n{name}"))
     everything = [pool.slices[int(row)][0] for row in rows]
     return Sheet(
-        strips(session.cohort, [("", tiles)], side=88),
+        strips(session.cohort, [("", tiles)], side=96),
         mosaic(
             session.cohort,
             everything,
-            columns=22,
+            columns=28,
             title=f"All {len(everything):,} in their order, from left to right, line by line",
         ),
     )
 
 
-def radius_view(radii: Mapping[str, Floats]) -> View:
-    """Cover radii against the number of labelled slices, a line for each name."""
-    return View(
-        traces=tuple(
-            _line(name, found, OKABE_ITO[place % len(OKABE_ITO)], _DASHES[place % len(_DASHES)])
-            for place, (name, found) in enumerate(radii.items())
-        ),
-        xaxis={"title": title("slices labelled"), "rangemode": "tozero"},
-        yaxis={"title": title("cover radius / spread"), "rangemode": "tozero"},
+def radius_sheet(radii: Mapping[str, Floats]) -> Sheet:
+    """A curve for each name: `radii` as `alnb.panels.metric.cover_radii` gives them.
+
+    Static, where other panels hold a live figure: one that never changes needs no plotly.
+    """
+    return Sheet(
+        curves(radii, across="slices labelled", up="cover radius, in spreads of the features")
     )
-
-
-def radius_figure(radii: Mapping[str, Floats]) -> go.Figure:
-    """The curves alone."""
-    return compose(radius_view(radii))
-
-
-def radius_curves(radii: Mapping[str, Floats]) -> Any:
-    """The curves as a widget: `radii` by name, as `alnb.panels.metric.cover_radii` gives them."""
-    return Screen(radius_view(radii)).widget
-
-
-def _line(name: str, found: Floats, colour: str, dash: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": plain(name),
-        "x": np.arange(1, len(found) + 1),
-        "y": np.asarray(found, dtype=np.float32),
-        "line": {"color": colour, "width": 2, "dash": dash},
-        "hovertemplate": "%{x} slices: %{y:.2f}",
-    }
 
 
 def _named(

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from alnb.panels.metric import KINDS, batch_of, neighbours, settle
-from alnb.panels.sheet import Dot, Sheet, dial, legend, matrix, mosaic
+from alnb.panels.sheet import CHART, Dot, Sheet, curves, dial, legend, matrix, mosaic
 from alnb.panels.sheets import (
     acts_sheet,
     batch_sheet,
     circles_sheet,
     neighbours_sheet,
     queue_sheet,
-    radius_figure,
+    radius_sheet,
     slices_sheet,
 )
 from alnb.rng import stream
@@ -120,10 +120,10 @@ def test_the_whole_queue_is_one_picture_in_its_order(session):
         picture(mosaic(session.cohort, [pool.ids[row] for row in order], columns=5, title=""))
         for order in (rows, rows[::-1])
     )
-    assert one.shape == turned.shape == (44 * -(-len(pool) // 5), 220)
+    assert one.shape == turned.shape == (38 * -(-len(pool) // 5), 190)
     last = len(pool) - 1
     np.testing.assert_array_equal(
-        one[:44, :44], turned[last // 5 * 44 :, last % 5 * 44 : last % 5 * 44 + 44]
+        one[:38, :38], turned[last // 5 * 38 :, last % 5 * 38 : last % 5 * 38 + 38]
     )
 
 
@@ -132,11 +132,28 @@ def picture(markup):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_curves_have_a_line_for_each_order():
-    figure = radius_figure({"a": np.array([3.0, 1.0]), "<b>": np.array([2.0, 2.0])})
-    assert [trace.name for trace in figure.data] == ["a", "&lt;b&gt;"]
-    assert list(figure.data[0].x) == [1, 2]
-    assert list(figure.data[0].y) == [3, 1]
+def test_curves_rise_and_fall_with_their_values(session):
+    sheet = radius_sheet({"a": np.array([4.0, 1.0]), "b": np.array([2.0, 2.0])})
+    lines = [attrs["points"] for tag, attrs in read(sheet) if tag == "polyline"]
+    drawn = [[tuple(map(float, point.split(","))) for point in line.split()] for line in lines]
+    wide, high = CHART
+    assert drawn == [
+        [(wide / 2, -high), (wide, -high / 4)],
+        [(wide / 2, -high / 2), (wide, -high / 2)],
+    ]
+    assert len({attrs["stroke"] for tag, attrs in read(sheet) if tag == "polyline"}) == 2
+
+
+@pytest.mark.parametrize("top", [0.003, 0.9, 1.0, 5.0, 7.3, 120.0, 316.0])
+def test_ticks_are_round_and_fill_the_axis(top):
+    marks = re.findall(
+        r'text-anchor="end">([^<]+)<', curves({"a": np.array([top])}, across="n", up="r")
+    )
+    values = np.array(marks, dtype=float)
+    assert 3 <= len(values) <= 11
+    assert values[0] == 0
+    assert values[-1] <= top * (1 + 1e-9) < values[-1] + values[1] * (1 + 1e-6)
+    assert f"{values[1]:.0e}"[0] in "125"
 
 
 def test_names_that_look_like_markup_are_shown_as_text(session):
@@ -144,6 +161,7 @@ def test_names_that_look_like_markup_are_shown_as_text(session):
     sheets = (
         slices_sheet(session, {evil: [0]}),
         Sheet(legend({evil: "#000000"})),
+        Sheet(curves({evil: np.ones(2)}, across=evil, up=evil)),
         Sheet(dial([], title=evil)),
         Sheet(matrix(np.zeros((1, 1), int), ("#000000",), title=evil, edges=["#000000"])),
         Sheet(mosaic(session.cohort, [session.pool.ids[0]], columns=1, title=evil)),
