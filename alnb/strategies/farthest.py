@@ -48,8 +48,11 @@ _BATCH = 256
 _FIRST, _LEAST = 1024, 512
 """Rows of the first working set, and of the smallest."""
 
-_FEW = 32
-"""In a working set larger than this, distances are computed for a dozen rows at a time."""
+_HOT = 128
+"""Rows whose distances from each other are known."""
+
+_FEW = 16
+"""Of so many rows distances are computed at a time, for those that will be picked next."""
 
 Top = tuple[int, float, float]
 """A row, its squared distance, and the largest key: squared distance times weight."""
@@ -242,10 +245,12 @@ class Centres:
 
 @dataclass(eq=False)
 class _Near:
-    """The working set: rows that are up to date with every centre.
+    """Rows of a working set, with all that is needed to tell which of them is farthest.
 
-    squared : upper bounds of their squared distances, -1 where a row has left; the distances
-    themselves, to float64, where `exact`. slack : `Cloud.excess` of their reach.
+    squared : upper bounds of squared distances, -1 where a row has left. slack : `Cloud.excess`
+    of their reach. value : squared distances in float64 to the nearest of the first `settled`
+    centres; infinite, and 0, where it was never computed. known : how many centres the bounds
+    regard.
     """
 
     rows: Rows
@@ -254,25 +259,51 @@ class _Near:
     slack: Singles
     squared: Points
     weight: Points | None
-    exact: NDArray[np.bool_]
+    value: Points
+    settled: Rows
+    known: int
 
     def keys(self) -> Points:
         return self.squared if self.weight is None else self.squared * self.weight
 
-    def kept(self, keep: NDArray[np.bool_]) -> _Near:
+    def at(self, which: Rows | NDArray[np.bool_]) -> _Near:
+        """A copy of some of them."""
         return _Near(
-            self.rows[keep],
-            self.points[keep],
-            self.reach[keep],
-            self.slack[keep],
-            self.squared[keep],
-            None if self.weight is None else self.weight[keep],
-            self.exact[keep],
+            self.rows[which],
+            self.points[which],
+            self.reach[which],
+            self.slack[which],
+            self.squared[which],
+            None if self.weight is None else self.weight[which],
+            self.value[which],
+            self.settled[which],
+            self.known,
         )
+
+
+@dataclass(eq=False)
+class _Hot:
+    """The farthest few of a working set, each measured against the others.
+
+    places : where they are in the working set. near : they themselves. exact : whose `value`
+    regards every centre. above : (few, few) upper bounds of their squared distances to each
+    other, or None for a crowd. outside : what no other member's key exceeds.
+    """
+
+    places: Rows
+    near: _Near
+    exact: NDArray[np.bool_]
+    above: Singles | None
+    outside: float
 
 
 class Frontier:
     """Which of its members lies farthest from its nearest centre, each time centres were added.
+
+    Three circles: all members, with bounds that may be long out of date; a working set of those of
+    largest bounds, brought up to date now and then; and of these the hot ones, brought up to date
+    at every pick at next to no cost, since their distances from each other are known. The pick is
+    made among the hot for as long as their largest distance exceeds every bound elsewhere.
 
     members : (N,) mask. weight : (N,) factors of squared distances, or None for 1.
     """
@@ -292,134 +323,196 @@ class Frontier:
         self._known = np.zeros(cloud.length, dtype=np.int32)  # how many centres a bound regards
         self._swept = False
         self._near: _Near | None = None
+        self._hot: _Hot | None = None
         self._outside = np.inf  # no member outside of the working set has a larger key
         self._size = _FIRST
         self._pulled = self._picked = 0.0
-        self._top: Top | None = None  # the answer, while nothing changed
+        self._top: Top | None = None  # the answer, when this many centres were known:
+        self._asked = -1
 
     def top(self) -> Top | None:
         """The farthest member; None once every member lies on a centre or is gone."""
-        if self._top is None:
-            self._top = self._search()
+        if self._asked != self._centres.count:
+            self._top, self._asked = self._search(), self._centres.count
         return self._top
-
-    def _search(self) -> Top | None:
-        size = 0
-        while True:
-            near = self._near
-            if near is not None and len(near.rows):
-                keys = near.keys()
-                largest = keys[keys.argmax()]
-                if largest >= 0 and largest > self._outside:
-                    ties = np.flatnonzero(keys >= largest * TIE)
-                    if not near.exact[ties].all():
-                        self._settle(near)
-                        continue
-                    if self._outside < largest * TIE:
-                        place = int(ties[near.rows[ties].argmin()])
-                        return int(near.rows[place]), float(near.squared[place]), float(largest)
-            if self._outside < 0 and (near is None or not (near.squared >= 0).any()):
-                return None
-            if size == 0 and near is not None:
-                self._adapt()
-            # Twice as many each time nothing came of it: then even a crowd of ties gets in.
-            size = max(self._size, 2 * size)
-            self._pull(size)
-
-    def lower(self, start: int) -> None:
-        """Take note of the centres from `start` on, which are new."""
-        self._top = None
-        near = self._near
-        if near is None:
-            return
-        stop = self._centres.count
-        if stop - start != 1:
-            self._release(start)
-            return
-        doubled, reach = self._centres.part(start, stop)
-        above = self._cloud.products(near.points, doubled)[:, 0]
-        above += near.reach
-        above += reach[0]
-        slack = near.slack + self._cloud.excess(reach)
-        maybe = np.flatnonzero(above < near.squared + slack)
-        exact = near.exact[maybe]
-        if exact.any():
-            # A known distance is kept known, or rows of a tight cluster were computed anew
-            # against all centres after every pick.
-            known, maybe = maybe[exact], maybe[~exact]
-            centre = np.broadcast_to(self._centres.rows[start:stop], known.shape)
-            direct = self._cloud.between(near.rows[known], centre)
-            near.squared[known] = np.minimum(near.squared[known], direct)
-            self._retire(near, known)
-        near.squared[maybe] = np.minimum(near.squared[maybe], above[maybe])
-        self._picked += len(near.rows) + 2000
-        if stop % 32 == 0:
-            self._shrink(near)
 
     def discard(self, rows: Rows) -> None:
         """These are members no more."""
         self._bound[rows] = -1
-        self._top = None
-        near = self._near
-        if near is not None and len(near.rows):
-            gone = near.rows == rows[0] if len(rows) == 1 else np.isin(near.rows, rows)
-            near.squared[gone] = -1
+        self._asked = -1
+        for near in (self._near, None if self._hot is None else self._hot.near):
+            if near is not None:
+                gone = near.rows == rows[0] if len(rows) == 1 else np.isin(near.rows, rows)
+                near.squared[gone] = -1
 
-    def _retire(self, near: _Near, places: Rows) -> None:
-        """Rows at distance 0 leave: they can neither come closer nor be farthest."""
-        near.squared[places[near.squared[places] == 0]] = -1
+    def _search(self) -> Top | None:
+        size, crowd = 0, _HOT
+        while True:
+            if self._near is None:
+                # Twice as many each time nothing came of it: then even a crowd of ties gets in.
+                size = max(self._size, 2 * size)
+                self._near = self._pull(size)
+            if self._hot is None:
+                self._hot = self._heat(self._refreshed(self._near), crowd)
+                crowd *= 2
+            hot = self._hot
+            if self._centres.count - hot.near.known <= _BATCH:
+                found = self._decide(hot)
+                if found is not None:
+                    return found
+            self._cool(hot)
+            largest = float(self._near.keys().max(initial=-1.0))
+            if self._near.known < self._centres.count or self._outside < largest * TIE >= 0:
+                continue
+            if self._outside < 0:
+                return None
+            if size == 0:
+                self._adapt()
+            self._release(self._near)
 
-    def _shrink(self, near: _Near) -> None:
-        """Drop from the working set what fell below the bounds outside, once it is a third."""
-        keep = near.keys() >= max(self._outside, 0.0)
-        if 3 * np.count_nonzero(keep) < 2 * len(keep):
-            self._return(near, ~keep, self._centres.count)
-            self._near = near.kept(keep)
+    def _decide(self, hot: _Hot) -> Top | None:
+        """The farthest member, if it is among the hot ones."""
+        near = hot.near
+        self._warm(hot)
+        while True:
+            keys = near.keys()
+            largest = float(keys.max(initial=-1.0))
+            if largest < 0 or largest <= hot.outside:
+                return None
+            ties = np.flatnonzero(keys >= largest * TIE)
+            if hot.exact[ties].all():
+                break
+            self._settle(hot, keys)
+        if hot.outside >= largest * TIE:
+            return None
+        place = ties[near.rows[ties].argmin()]
+        return int(near.rows[place]), float(near.squared[place]), largest
 
-    def _release(self, known: int) -> None:
-        """Dissolve the working set, which knows of `known` centres."""
-        if self._near is not None:
-            self._return(self._near, np.ones(len(self._near.rows), dtype=np.bool_), known)
-        self._near, self._outside = None, np.inf
+    def _warm(self, hot: _Hot) -> None:
+        """Bring the hot ones up to date, one centre at a time: as a rule, the pick before."""
+        near, cloud = hot.near, self._cloud
+        for number in range(near.known, self._centres.count):
+            row = self._centres.rows[number]
+            doubled, reach = self._centres.part(number, number + 1)
+            place = np.flatnonzero(near.rows == row)
+            if len(place) and hot.above is not None:
+                above = hot.above[place[0]]
+            else:
+                above = cloud.products(near.points, doubled)[:, 0]
+                above += near.reach
+                above += reach[0]
+            maybe = np.flatnonzero(above < near.squared + (near.slack + cloud.excess(reach)))
+            exact = hot.exact[maybe]
+            near.squared[maybe] = np.minimum(near.squared[maybe], above[maybe])
+            if exact.any():
+                # A known distance stays known, or the rows of a tight cluster would be measured
+                # anew against all centres after every pick.
+                known = maybe[exact]
+                direct = cloud.between(near.rows[known], np.broadcast_to(row, known.shape))
+                near.value[known] = np.minimum(near.value[known], direct)
+                self._correct(near, known)
+        near.known = self._centres.count
 
-    def _return(self, near: _Near, which: NDArray[np.bool_], known: int) -> None:
-        rows, squared = near.rows[which], near.squared[which]
-        lifted = np.where(squared > 0, squared * _UP + _TINY, squared)
-        self._bound[rows], self._known[rows] = lifted, known
-
-    def _settle(self, near: _Near) -> None:
+    def _settle(self, hot: _Hot, keys: Points) -> None:
         """Compute the distances of those that may be farthest, and of a few that come next."""
-        keys = near.keys()
+        near = hot.near
         place = int(keys.argmax())
         # The centre that gave this bound is at most |x| + d away from the origin.
         gap = 3.0 * near.slack[place] + 5.0 * self._cloud.error * near.squared[place]
         least = keys[place] - (gap if near.weight is None else gap * near.weight[place])
         if len(keys) > _FEW:
-            least = min(least, np.partition(keys, -_FEW // 2)[-_FEW // 2])
-        places = np.flatnonzero((keys >= least) & ~near.exact & (near.squared >= 0))
-        for start in range(0, len(places), _BATCH):
-            part = places[start : start + _BATCH]
-            near.squared[part] = self._distances(near, part)
-        near.exact[places] = True
-        self._retire(near, places)
+            least = min(least, np.partition(keys, -_FEW)[-_FEW])
+        wanted = (keys >= least) & ~hot.exact & (near.squared >= 0)
+        for again in (False, True):
+            places = np.flatnonzero(wanted & ((near.settled > 0) == again))
+            for start in range(0, len(places), _BATCH):
+                self._measure(near, places[start : start + _BATCH])
+        hot.exact[wanted] = True
 
-    def _distances(self, near: _Near, places: Rows) -> Points:
-        """(len,) squared distances to the nearest centre, in float64."""
+    def _measure(self, near: _Near, places: Rows) -> None:
+        """Let the `value` of some regard every centre."""
         points = near.points[places]
         limit = near.squared[places] + near.slack[places] - near.reach[places]
-        squared = np.full(len(places), np.inf)
-        part = max(_BATCH, 2**16 // max(len(places), 1))
-        for start in range(0, self._centres.count, part):
-            stop = min(start + part, self._centres.count)
+        value = near.value[places]
+        step = max(_BATCH, 2**16 // len(places))
+        for start in range(int(near.settled[places].min()), self._centres.count, step):
+            stop = min(start + step, self._centres.count)
             doubled, reach = self._centres.part(start, stop)
-            least = self._cloud.products(doubled, points)
-            least += (reach - self._cloud.excess(reach))[:, None]
-            centre, place = np.nonzero(least <= limit)
-            if len(centre):
-                rows = near.rows[places[place]]
-                direct = self._cloud.between(rows, self._centres.rows[start + centre])
-                np.minimum.at(squared, place, direct)
-        return squared
+            below = self._cloud.products(doubled, points)
+            below += (reach - self._cloud.excess(reach))[:, None]
+            centre, place = np.nonzero(below <= limit)
+            rows = near.rows[places[place]]
+            direct = self._cloud.between(rows, self._centres.rows[start + centre])
+            np.minimum.at(value, place, direct)
+        near.value[places] = value
+        near.settled[places] = self._centres.count
+        self._correct(near, places)
+
+    def _correct(self, near: _Near, places: Rows) -> None:
+        """Put distances in the place of bounds; who lies on a centre leaves for good."""
+        value = near.value[places]
+        gone = (value == 0) | (near.squared[places] < 0)
+        near.squared[places] = np.where(gone, -1.0, value)
+
+    def _heat(self, near: _Near, crowd: int) -> _Hot:
+        """The `crowd` of largest keys."""
+        keys = near.keys()
+        rest = max(len(keys) - crowd, 0)
+        order = np.argpartition(keys, rest) if rest else np.arange(len(keys))
+        hot = near.at(order[rest:])
+        above = None
+        if len(hot.rows) <= 4 * _HOT:
+            above = self._cloud.products(hot.points, hot.points)
+            above *= -2
+            above += hot.reach
+            above += hot.reach[:, None]
+        self._picked += float(len(hot.rows)) ** 2
+        return _Hot(
+            order[rest:],
+            hot,
+            hot.settled == self._centres.count,
+            above,
+            max(float(keys[order[:rest]].max(initial=-1.0)), self._outside),
+        )
+
+    def _cool(self, hot: _Hot) -> None:
+        """Note in the working set what came out about the hot ones."""
+        near = self._near
+        if near is not None:
+            hot.near.settled[hot.exact] = hot.near.known
+            near.squared[hot.places] = hot.near.squared
+            near.value[hot.places] = hot.near.value
+            near.settled[hot.places] = hot.near.settled
+        self._hot = None
+
+    def _refreshed(self, near: _Near) -> _Near:
+        """The working set, up to date, less those that fell below the others if they are many."""
+        missed = self._centres.count - near.known
+        if not missed:
+            return near
+        lowest = np.full(len(near.rows), np.inf, dtype=np.float32)
+        for start in range(0, len(near.rows), self._cloud.block):
+            part = slice(start, start + self._cloud.block)
+            for first in range(near.known, self._centres.count, _BATCH):
+                stop = min(first + _BATCH, self._centres.count)
+                self._bring(near.points[part], near.reach[part], lowest[part], first, stop)
+        np.minimum(near.squared, lowest, out=near.squared)
+        near.known = self._centres.count
+        self._picked += len(near.rows) * (missed + 8.0)
+        keep = near.keys() >= max(self._outside, 0.0)
+        if 3 * np.count_nonzero(keep) < 2 * len(keep):
+            self._return(near.at(~keep))
+            self._near = near = near.at(keep)
+        return near
+
+    def _release(self, near: _Near) -> None:
+        """Dissolve the working set."""
+        self._return(near)
+        self._near, self._outside = None, np.inf
+
+    def _return(self, near: _Near) -> None:
+        lifted = np.where(near.squared > 0, near.squared * _UP + _TINY, near.squared)
+        self._bound[near.rows], self._known[near.rows] = lifted, near.known
 
     def _adapt(self) -> None:
         """Pull more at a time while picks are the lesser work, fewer when they are most of it."""
@@ -428,10 +521,9 @@ class Frontier:
         elif self._picked > 4 * self._pulled:
             self._size = max(self._size // 2, _LEAST)
 
-    def _pull(self, size: int) -> None:
-        """Make the working set anew, of the `size` members of largest bounds."""
+    def _pull(self, size: int) -> _Near:
+        """A working set out of the `size` members of largest bounds."""
         cloud, centres = self._cloud, self._centres
-        self._release(centres.count)
         if not self._swept:
             self._sweep()
         keys = self._bound
@@ -447,13 +539,13 @@ class Frontier:
         # Rows that missed the same centres come together.
         rows = rows[np.argsort(self._known[rows], kind="stable")]
         self._picked, self._pulled = 0.0, 128.0 * len(rows) + cloud.length
-        parts = []
+        parts = [self._brought(rows[:0], centres.count)]
         for start in range(0, len(rows), cloud.block):
             part = rows[start : start + cloud.block]
             missed = centres.count - int(self._known[part[0]])
             self._pulled += len(part) * missed
             parts.append(self._brought(part, centres.count - missed))
-        self._near = _joined(parts) if parts else None
+        return _joined(parts)
 
     def _brought(self, rows: Rows, start: int) -> _Near:
         """Bring rows that know of `start` centres up to date; those that stay above the others."""
@@ -480,7 +572,9 @@ class Frontier:
             cloud.excess(reach),
             squared.astype(np.float64),
             weight,
-            np.zeros(len(rows), dtype=np.bool_),
+            np.full(len(rows), np.inf),
+            np.zeros(len(rows), dtype=np.int64),
+            self._centres.count,
         )
 
     def _sweep(self) -> None:
@@ -518,7 +612,9 @@ def _joined(parts: list[_Near]) -> _Near:
         np.concatenate([part.slack for part in parts]),
         np.concatenate([part.squared for part in parts]),
         np.concatenate(weights) if weights else None,
-        np.concatenate([part.exact for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([part.settled for part in parts]),
+        parts[0].known,
     )
 
 
@@ -690,11 +786,7 @@ class KCenter:
         for frontier in (self._picks, self._rest):
             if frontier is not None:
                 frontier.discard(rows)
-        before = self._centres.count
         self._centres.append(rows)
-        for frontier in (self._picks, self._rest):
-            if frontier is not None:
-                frontier.lower(before)
 
     def _count(self, rows: Rows) -> None:
         """Take picks off the quotas of their volumes, and close the volumes that are full."""

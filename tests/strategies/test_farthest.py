@@ -104,7 +104,8 @@ def pieces(request, monkeypatch):
         monkeypatch.setattr(farthest, "_STRIP", 3)
         monkeypatch.setattr(farthest, "_FIRST", 8)
         monkeypatch.setattr(farthest, "_LEAST", 4)
-        monkeypatch.setattr(farthest, "_FEW", 4)
+        monkeypatch.setattr(farthest, "_HOT", 3)
+        monkeypatch.setattr(farthest, "_FEW", 2)
 
 
 @pytest.mark.parametrize("cloud", range(len(CLOUDS)))
@@ -149,7 +150,7 @@ def test_any_question_is_answered_as_by_the_plain_method(seed, cloud, kind, size
 @pytest.mark.parametrize("cloud", [clusters, walks, copies, grid])
 @pytest.mark.parametrize("asked", ["plain", "subset", "cost", "cap"])
 def test_all_variants_agree_with_the_plain_method_in_small_pieces(monkeypatch, cloud, asked):
-    for name, value in (("_FIRST", 8), ("_LEAST", 4), ("_BATCH", 5), ("_FEW", 4)):
+    for name, value in (("_FIRST", 8), ("_LEAST", 4), ("_BATCH", 5), ("_HOT", 3), ("_FEW", 2)):
         monkeypatch.setattr(farthest, name, value)
     rng = np.random.default_rng(5)
     x = cloud(rng, 300, 6).astype(np.float32)
