@@ -122,15 +122,19 @@ class Board:
         return float(hypergeom.sf(shared - 1, self.free, self.n, self.n))
 
     @cached_property
-    def colours(self) -> dict[SliceId, str]:
-        """A colour for each slice that several strategies ask, most wanted first."""
+    def frames(self) -> dict[SliceId, tuple[str, str]]:
+        """Colour and line of the frame of each slice that several ask, most wanted first.
+
+        Fourteen differ; beyond them they repeat.
+        """
         wanted = {p.slice_id: p.others for w in self.wishes for p in w.picks if p.others}
         order = sorted(wanted, key=lambda s: (-len(wanted[s]), str(s)))
-        return {s: OKABE_ITO[place % len(OKABE_ITO)] for place, s in enumerate(order)}
+        looks = [(colour, line) for line in ("solid", "dashed") for colour in OKABE_ITO]
+        return {s: looks[place % len(looks)] for place, s in enumerate(order)}
 
     def sentence(self) -> str:
         """What to read first: how much chance would share, and which two agree most."""
-        words = f"Of {self.n} each; two random queries would share {self.expected:.1f}."
+        words = f"Each asks {self.n}. Two random queries would share {self.expected:.1f}."
         pairs = [(int(self.overlap[a, b]), a, b) for b in range(len(self.wishes)) for a in range(b)]
         if not pairs:
             return words
@@ -264,12 +268,14 @@ def _pick_message(number: int, pick: Pick, found: Board) -> dict[str, Any]:
     score = "" if pick.score is None else f"score {pick.score:.3g}"
     also = f"also asked by {', '.join(pick.others)}" if pick.others else ""
     where = f"{pick.slice_id.volume}, {pick.place}"
+    colour, line = found.frames.get(pick.slice_id, ("", ""))
     return {
         "slice": {"volume": pick.slice_id.volume, "index": pick.slice_id.index},
         "picture": str(pick.slice_id),
-        "caption": [pick.slice_id.volume, " · ".join(filter(None, (pick.place, score)))],
+        "caption": [pick.slice_id.volume, pick.place, score],
         "title": " · ".join(filter(None, (f"{number}. {where}", score, also))),
-        "colour": found.colours.get(pick.slice_id, ""),
+        "colour": colour,
+        "line": line,
         "wanted": 1 + len(pick.others),
     }
 

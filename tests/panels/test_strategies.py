@@ -82,15 +82,17 @@ def test_chance_is_that_of_two_random_queries(session):
 def test_a_slice_that_several_ask_has_one_colour_everywhere_and_no_other_has_one(session):
     found = board(session, session.compare_strategies(["strided", "random", "coreset"], 8))
     message = board_message(found, lambda slice_id: f"picture of {slice_id}")
-    colour = {}
+    frame = {}
     for wish, sent in zip(found.wishes, message["wishes"], strict=True):
         for pick, told in zip(wish.picks, sent["picks"], strict=True):
             assert bool(told["colour"]) == bool(pick.others)
-            assert colour.setdefault(pick.slice_id, told["colour"]) == told["colour"]
+            look = (told["colour"], told["line"])
+            assert frame.setdefault(pick.slice_id, look) == look
             assert told["wanted"] == 1 + len(pick.others)
             assert all(name in told["title"] for name in pick.others)
             assert message["pictures"][told["picture"]] == f"picture of {pick.slice_id}"
-    assert any(colour.values()), "eight of a small pool overlap"
+    looks = [look for look in frame.values() if look[0]]
+    assert 0 < len(looks) == len(set(looks)), "eight of a small pool overlap"
 
 
 def test_the_first_sentence_names_the_two_that_agree_most(session):

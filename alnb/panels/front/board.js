@@ -74,14 +74,18 @@ function positions(wish, pool) {
 
 function picture(pick, number, board, model, el) {
   const image = h("img", { src: board.pictures[pick.picture], alt: "" });
-  const [volume, place] = pick.caption;
+  const [volume, place, score] = pick.caption;
   const button = h("button", { type: "button", className: "alnb-pick", title: pick.title, "@aria-label": pick.title },
     box("alnb-pick-image", image, h("span", { className: "alnb-pick-number", textContent: String(number) }),
       pick.wanted > 1 ? h("span", { className: "alnb-pick-wanted", textContent: `×${pick.wanted}` }) : null),
     h("span", { className: "alnb-pick-name", textContent: volume }),
-    h("span", { className: "alnb-pick-place", textContent: place }));
+    h("span", { className: "alnb-pick-place", textContent: place }),
+    score ? h("span", { className: "alnb-pick-place", textContent: score }) : null);
   button.dataset.picture = pick.picture;
-  if (pick.colour) button.style.setProperty("--alnb-frame", pick.colour);
+  if (pick.colour) {
+    button.style.setProperty("--alnb-frame", pick.colour);
+    button.style.borderStyle = pick.line;
+  }
   button.dataset.shared = pick.colour ? "yes" : "no";
   const same = (on) => {
     for (const other of el.querySelectorAll(".alnb-pick")) {
@@ -127,7 +131,7 @@ function render({ model, el }) {
       h("p", {}, h("strong", { textContent: `${name} cannot choose: ` }), why));
     const words = box("alnb-board-words", h("p", { textContent: board.sentence }), ...problems,
       h("p", { className: "alnb-board-quiet", textContent:
-        "Frames of one colour are one slice that several ask. Small bars: where in their volume the slices lie, " +
+        "Equal frames are one slice that several ask. Small bars: where in their volume the slices lie, " +
         "first to last; the outline is the pool." }));
     const left = board.names.length ? box("alnb-board-heat", heatMap(board), scale(board)) : null;
     body.replaceChildren(box("alnb-board-top", ...[left, words].filter(Boolean)),
