@@ -235,16 +235,14 @@ class Desk {
   /** Who chooses the next query. */
   asking() {
     this.strategy = h("select", { className: "alnb-select", "@aria-label": "Strategy of the next query" });
-    let pointed = false;
-    this.strategy.addEventListener("pointerdown", () => (pointed = true));
-    this.strategy.addEventListener("keydown", () => (pointed = false));
+    this.strategy.addEventListener("pointerdown", () => (this.pointed = true));
     this.strategy.addEventListener("change", () => {
       this.link.active = true;
       this.wanted = this.strategy.value;
       clearTimeout(this.forgetting);
       this.forgetting = setTimeout(() => this.strategies(), 10000);
       this.link.act("strategy", { strategy: this.wanted });
-      if (pointed) this.focus(); // whoever chooses by arrow keys goes on choosing
+      if (this.pointed) this.focus(); // whoever chooses by arrow keys goes on choosing
     });
     return h("label", { className: "alnb-asking" }, h("span", { textContent: "Next query by" }), this.strategy);
   }
@@ -502,9 +500,11 @@ class Desk {
 
   keydown(event) {
     this.link.active = true;
+    event.stopPropagation(); // the host moves the focus to its cell at every key it hears
     const typing = event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key);
     const pressing = event.target.matches("button") && [" ", "Enter"].includes(event.key) && !event.ctrlKey;
     const choosing = event.target.matches("select") && event.key !== "Escape" && !event.ctrlKey;
+    this.pointed &&= !choosing;
     if (typing || pressing || choosing || event.altKey) return;
     const chord = this.chord(event);
     const found = this.setup?.keys.find(({ keys }) => keys.includes(chord));
@@ -514,7 +514,6 @@ class Desk {
     }
     if (this.perform(found.action, chord) === false) return;
     event.preventDefault();
-    event.stopPropagation();
   }
 
   chord(event) {
