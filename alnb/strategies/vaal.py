@@ -41,7 +41,8 @@ class VAAL:
     - discriminator, 512-512-1: BCE(D(labelled), 1) + BCE(D(others), 0).
 
     The default is what a person can wait for on a CPU: 64 x 64 pixels, 4 stages. `VAAL.paper()`
-    has the published sizes, for a GPU: there, 1000 slices take some 10^15.5 operations.
+    has the published sizes and needs a GPU: 1000 slices take some 6 · 10^15 operations, by count of
+    its convolutions.
 
     Where a public reimplementation differs: it trains the discriminator with target 1 for others
     as well, so that it learns nothing. Where the original differs: it encodes the two sets in
