@@ -134,14 +134,22 @@ def comparison_html(columns: Sequence[Compared]) -> str:
         + "</tr>"
         for words, help_, cells in comparison_rows(columns)
     )
-    return f'<table class="alnb-compare"><tr><th></th>{head}</tr>{body}</table>{_STYLE}'
+    table = f'<table class="alnb-compare"><tr><th></th>{head}</tr>{body}</table>'
+    return f'{table}<p class="alnb-compare-note">{_READ}</p>{_STYLE}'
 
 
+_READ = (
+    "In brackets: what chance gives. Radii are in units of the spread of the features; less is "
+    "better. Neighbouring slices look alike, so the same volume or patient is found easily; "
+    "another volume of the same patient is not."
+)
 _STYLE = """<style>
 .alnb-compare { border-collapse: collapse; line-height: 1.5; font-variant-numeric: tabular-nums;
   color: var(--jp-ui-font-color1, #1f2328); font-size: 13px; }
 .alnb-compare tr, .alnb-compare td, .alnb-compare th { background: none !important; }
 .alnb-compare td, .alnb-compare th { padding: 1px 22px 1px 0; text-align: left; border: 0; }
+.alnb-compare-note { max-width: 640px; margin: 4px 0; line-height: 1.4; font-size: 12px;
+  color: var(--jp-ui-font-color2, #6a737d); }
 </style>"""
 
 

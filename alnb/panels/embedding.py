@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,10 +15,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from alnb.panels.colouring import ASKED, LABELLED, ColourBy, Colouring, colouring
-from alnb.panels.covers import Covers, circles, cover_sentence, covers
+from alnb.panels.covers import Covers, circles, circles_image, cover_sentence, covers
 from alnb.panels.figure import INK, View, compose, plain, title
 from alnb.panels.learning import LearnRow
-from alnb.panels.live import DRAGGED, Ask, Due, FigurePanel
+from alnb.panels.live import DRAGGED, REST, Ask, Due, FigurePanel
 from alnb.panels.places import (
     LIMIT,
     EmbeddingData,
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from alnb.session.session import Session
 
 _GL_FROM = 2_000  # fewer are drawn as SVG, which also works in a browser without WebGL
+FADED_LIVE = 600
+"""Most points whose fading follows a dragged slider; of more, only circles and numbers do."""
 _DONE = "rgba(213, 94, 0, 0.5)"
+_DISC = f'fill="{LABELLED}" fill-opacity="0.14"'
+_OUTLINE = f'fill="none" stroke="{ASKED}" stroke-opacity="0.7" stroke-dasharray="3 3"'
 _COMPUTING = "The map appears once the features are computed."
 _KEY = f"● unlabelled   ◆ labelled   <span style='color:{ASKED}'>◯ asked, in order</span>"
 _HELP = (
@@ -56,11 +61,12 @@ _log = logging.getLogger(__name__)
 class Reach:
     """What the circles of a map show: covers by labelled slices, at a radius.
 
-    `drawn` says whether there are circles at all; covered points are faded either way.
+    `drawn` says whether there are circles at all. Points covered within `faded` are faded.
     """
 
     covers: Covers
     radius: float
+    faded: float
     drawn: bool = True
 
 
@@ -84,18 +90,18 @@ def embedding_view(
     as outlines, around the query.
     """
     n = len(data.rows)
-    inside = None if reach is None else reach.covers.covered(reach.radius)[data.rows]
+    inside = None if reach is None else reach.covers.covered(reach.faded)[data.rows]
     colours = colouring(data, colour_by, inside)
     words = f"{heading or _KEY}<br>all {data.pool:,} of the pool"
     if n < data.pool:
         words = f"{heading or _KEY}<br>{n:,} of {data.pool:,}: labelled, asked, a share of each"
     return View(
         traces=(_points(data, colours, reach, inside), _labelled(data, colours), _query(data)),
-        xaxis={"showticklabels": False, "title": title(words), **_clipped(data.xy[:, 0])},
-        yaxis={"showticklabels": False, **_clipped(data.xy[:, 1])},
+        xaxis={"showticklabels": False, "title": title(words), **_range(data.xy[:, 0])},
+        yaxis={"showticklabels": False, **_range(data.xy[:, 1])},
         note=plain(note),
         square=True,
-        shapes=_circles(data, reach),
+        images=(_circles(data, reach),),
         colours={
             "cmin": colours.span[0],
             "cmax": colours.span[1],
@@ -119,13 +125,16 @@ def _kind(data: EmbeddingData) -> str:
     return "scattergl" if data.pool > _GL_FROM else "scatter"
 
 
-def _clipped(values: Floats) -> dict[str, Any]:
-    """Keeps the points in view, and not the circles, which would shrink the map as they grow."""
+def _range(values: Floats) -> dict[str, Any]:
+    """A range of the axis' own: circles shall not shrink the map as they grow.
+
+    A zoom by hand stays until the places change.
+    """
     if not len(values):
-        return {"autorangeoptions": {"clipmin": None, "clipmax": None}}
+        return {"range": [-1.0, 1.0]}
     low, high = float(values.min()), float(values.max())
     room = 0.08 * (high - low) or 1.0
-    return {"autorangeoptions": {"clipmin": low - room, "clipmax": high + room}}
+    return {"range": [low - room, high + room]}
 
 
 def _points(
@@ -181,27 +190,23 @@ def _standing(data: EmbeddingData, covers: Covers) -> tuple[str, ...]:
     )
 
 
-def _circles(data: EmbeddingData, reach: Reach | None) -> tuple[dict[str, Any], ...]:
-    """Discs of all labelled points as one shape, so that they merge, and outlines of the query."""
+def _circles(data: EmbeddingData, reach: Reach | None) -> dict[str, Any]:
+    """Discs around all labelled points, which merge, and outlines around the query."""
     radius = reach.radius if reach is not None and reach.drawn else 0.0
-    looks: tuple[tuple[Any, dict[str, Any]], ...] = (
-        (data.labelled, {"fillcolor": LABELLED, "opacity": 0.13, "line": {"width": 0}}),
-        (data.waiting, {"line": {"color": ASKED, "width": 1.5, "dash": "dot"}, "opacity": 0.7}),
-    )
-    shapes = []
-    for chosen, look in looks:
-        path = circles(data.xy[chosen], radius)
-        shapes.append(
-            {
-                "type": "path",
-                "layer": "below",
-                "fillrule": "nonzero",
-                "path": path or "M0,0Z",
-                "visible": bool(path),
-                **look,
-            }
-        )
-    return tuple(shapes)
+    discs = circles(data.xy[data.labelled], radius)
+    outlines = circles(data.xy[data.waiting], radius)
+    image = {"xanchor": "left", "yanchor": "bottom", "sizing": "stretch", "layer": "below"}
+    if not discs and not outlines:
+        nowhere = {"x": 0.0, "y": 0.0, "sizex": 0.0, "sizey": 0.0}
+        return {**image, **nowhere, "source": "", "visible": False}
+    # somewhat more than what is in view, for a map that is moved by hand
+    (left, right), (low, high) = (_range(data.xy[:, axis])["range"] for axis in (0, 1))
+    side = max(right - left, high - low)
+    left, low, wide, tall = left - side, low - side, right - left + 2 * side, high - low + 2 * side
+    layers = ((discs, _DISC), (outlines, _OUTLINE))
+    box = {"x": left, "y": low, "sizex": wide, "sizey": tall}
+    source = circles_image(layers, (left, low, wide, tall))
+    return {**image, **box, "source": source, "visible": True}
 
 
 def _labelled(data: EmbeddingData, colours: Colouring) -> dict[str, Any]:
@@ -285,6 +290,9 @@ class EmbeddingPart:
         self._shown: tuple[Any, ...] = ()
         self._due: Due[_Worked] = Due()
         self._embedding = ""
+        self._radius = 0.0
+        self._faded = 0.0
+        self._resting = 0.0
         self._chosen_radius = False
         self._setting = False
         wide = {"flex": "1 1 190px", "min_width": "0", "max_width": "260px"}
@@ -353,9 +361,11 @@ class EmbeddingPart:
         ):
             self._data = embedding_data(self._session, worked.xy, limit=self._limit)
             self._shown = shown
-        words = plain(cover_sentence(worked.covers, self.radius.value))
+        words = plain(cover_sentence(worked.covers, self._radius))
         self.sentence.value = f'<div class="alnb-covers" title="{plain(_HELP)}">{words}</div>'
-        reach = Reach(worked.covers, self.radius.value, self.drawn.value)
+        if time.monotonic() >= self._resting or len(self._data.rows) <= FADED_LIVE:
+            self._faded = self._radius
+        reach = Reach(worked.covers, self._radius, self._faded, self.drawn.value)
         return embedding_view(self._data, self.colour.value, reach=reach)
 
     def work(self) -> Callable[[], None] | None:
@@ -404,20 +414,26 @@ class EmbeddingPart:
         if self._session.embedding != self._embedding:
             self._embedding, self._chosen_radius = self._session.embedding, False
         scale = covers.scale
-        most = max(1.25 * scale, self.radius.value if self._chosen_radius else 0.0) or 1.0
-        value = self.radius.value if self._chosen_radius else scale
+        self._radius = self._radius if self._chosen_radius else scale
+        most = max(1.25 * scale, self._radius) or 1.0
         self._setting = True
         try:
             self.radius.disabled = not scale
-            if (self.radius.max, self.radius.value) != (most, value):
+            if self.radius.max != most or not self._shows(self._radius):
                 with self.radius.hold_trait_notifications():
-                    self.radius.max, self.radius.step, self.radius.value = most, most / 200, value
+                    self.radius.max, self.radius.step = most, most / 200
+                    self.radius.value = self._radius
         finally:
             self._setting = False
 
+    def _shows(self, radius: float) -> bool:
+        """Whether the slider stands there; the browser moves it to the next of its steps."""
+        return bool(abs(self.radius.value - radius) <= self.radius.step)
+
     def _dragged(self, _: Any) -> None:
-        if not self._setting:
-            self._chosen_radius = True
+        if not self._setting and not self._shows(self._radius):
+            self._radius, self._chosen_radius = self.radius.value, True
+            self._resting = time.monotonic() + REST
             self._ask(DRAGGED)
 
     def _embedding_chosen(self, change: Any) -> None:

@@ -56,7 +56,7 @@ class LearnRow:
         self.bar = ipywidgets.FloatProgress(
             max=1.0, layout={"flex": "1 1 60px", "min_width": "40px", "max_width": "110px"}
         )
-        self.words = ipywidgets.Label("", layout={"flex": "2 1 120px", "min_width": "0"})
+        self.words = ipywidgets.Label("", layout={"flex": "1 1 100%", "min_width": "0"})
         self.widget = ipywidgets.HBox(
             [self.recipe, self.button, self.bar, self.words],
             layout={"flex_flow": "row wrap", "width": "100%", "align_items": "center"},
@@ -79,15 +79,14 @@ class LearnRow:
         self.button.disabled = running and bool(job and job.stopping)
         self.recipe.disabled = running
         self.bar.layout.display = "" if running else "none"
-        if job is None:
-            return
-        if running:
+        if job is not None and running:
             step = job.progress
             self.bar.value = step.step / step.total if step and step.total else 0.0
             self.words.value = "Stopping …" if job.stopping else learning_text(step)
-        elif self._told is not job:
+        elif job is not None and self._told is not job:
             self._told = job
             self.words.value = _ending(job)
+        self.words.layout.display = "" if self.words.value else "none"
 
     def _clicked(self, _: Any) -> None:
         job = self._session.embedding_job

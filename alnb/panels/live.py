@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ INTERVAL = 0.5
 """Seconds between drawings: panels and pen share the browser's main thread."""
 DRAGGED = 0.1
 """Seconds between drawings while a person drags a slider, whose pen is up then."""
+REST = 0.6
+"""Seconds without a move after which the hand rests, and what is slow to draw is drawn."""
 
 UNSEEN = (SliceOpened, StrokeAdded, StrokeRedone, StrokeUndone)
 """Events that no panel shows, although they are by far the most frequent ones."""
@@ -206,7 +209,7 @@ class FigurePanel:
         self._parts = tuple(parts)
         views = [part.view() for part in parts]
         self._screen = Screen(*views)
-        self._hurried = False
+        self._resting = 0.0
         self.figure = self._screen.widget
         self.line = ipywidgets.Label("")
         feet = [part.foot or ipywidgets.HBox() for part in parts]
@@ -240,7 +243,7 @@ class FigurePanel:
         return self.widget._repr_mimebundle_(**options)
 
     def _asked(self, interval: float) -> None:
-        self._hurried = interval < INTERVAL
+        self._resting = time.monotonic() + REST
         self._refresher.ask(interval)
 
     def _heard(self, entry: Entry) -> None:
@@ -257,12 +260,11 @@ class FigurePanel:
             if work is not None:
                 run_beside(self._refresher, work)
         self._screen.show(*(part.view() for part in self._parts))
-        hurried, self._hurried = self._hurried and self._refresher.loop is not None, False
-        if not hurried:
+        live = self._refresher.loop is not None
+        moving = live and time.monotonic() < self._resting
+        if not moving:
             self._screen.renew()
-        if hurried or (
-            self._refresher.loop is not None and any(part.restless for part in self._parts)
-        ):
+        if moving or (live and any(part.restless for part in self._parts)):
             self.refresh()
 
 

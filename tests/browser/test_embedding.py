@@ -24,6 +24,7 @@ def answer(slice_id):
 session = alnb.open_session(FOLDER, DATA, strategy="coreset")
 """
 SHOW = "desk = alnb.show(session)\ndesk"
+CIRCLES = "document.querySelector('.js-plotly-plot .imagelayer image')?.getAttribute('href')"
 COVERED = r"Covered: ([\d,]+) of ([\d,]+) within r = ([\d.]+)\. "
 
 
@@ -73,12 +74,10 @@ def test_dragging_the_radius_redraws_circles_and_counts_true_distances(notebook,
     notebook.wait_text(".alnb-covers", "Covered", 30)
     inside, of, _ = sentence(notebook)
     assert inside == of
-    path = notebook.page.locator(".js-plotly-plot .shapelayer path").first
-    before = path.get_attribute("d")
+    before = notebook.page.evaluate(f"() => {CIRCLES}")
     drag_radius(notebook, 0.4)
     notebook.page.wait_for_function(
-        "before => document.querySelector('.js-plotly-plot .shapelayer path')"
-        ".getAttribute('d') !== before",
+        f"before => {CIRCLES} && {CIRCLES} !== before",
         arg=before,
         timeout=10_000,
     )

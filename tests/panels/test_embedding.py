@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,6 +228,14 @@ def test_features_that_fail_leave_a_sentence_and_no_traceback(fake):
     assert len(panel.figure.data[0].x) == 0
 
 
+def drawn(panel) -> tuple[int, int]:
+    """How many discs and how many outlines there are."""
+    source = panel.figure.layout.images[0].source
+    svg = base64.b64decode(source.split(",", 1)[1]).decode()
+    discs, outlines = re.findall(r' d="([^"]*)"', svg)
+    return discs.count("Z"), outlines.count("Z")
+
+
 def test_a_dragged_radius_fades_what_is_covered_and_counts_it(fake):
     session = fake()
     panel = EmbeddingPanel(session)
@@ -245,17 +255,33 @@ def test_a_dragged_radius_fades_what_is_covered_and_counts_it(fake):
     opacity = panel.figure.data[0].marker.opacity
     assert (opacity[inside] < 0.5).all()
     assert (opacity[~inside] > 0.9).all()
-    discs, outlines = panel.figure.layout.shapes
-    assert (discs.path.count("Z"), outlines.path.count("Z")) == (2, 1)
+    assert drawn(panel) == (2, 1)
 
     session.label(9)  # the radius is a person's now, and stays
     assert part.radius.value == pytest.approx(float(np.median(gaps)))
-    assert panel.figure.layout.shapes[0].path.count("Z") == 3
-    assert not panel.figure.layout.shapes[1].visible
+    assert drawn(panel) == (3, 0)
     session.learnt("acdc")  # other features, another scale
     assert part.radius.value == pytest.approx(part._due.value.covers.radius)
     part.drawn.value = False
-    assert not any(shape.visible for shape in panel.figure.layout.shapes)
+    assert not panel.figure.layout.images[0].visible
+
+
+def test_the_browser_that_rounds_the_slider_to_its_steps_is_no_person_dragging(fake):
+    session = fake()
+    session.ask([4, 9, 20])
+    session.label(4)
+    panel = EmbeddingPanel(session)
+    part = panel._parts[0]
+    radius = part._due.value.covers.radius
+    part.radius.value = radius - 0.4 * part.radius.step
+    panel.refresh()
+    assert "Covered: 40 of 40" in part.sentence.value
+    for row in (9, 20, 33, 27):
+        session.label(row)
+    now = part._due.value.covers.radius
+    assert now < radius - 2 * part.radius.step
+    assert abs(part.radius.value - now) <= part.radius.step
+    assert "Covered: 40 of 40" in part.sentence.value
 
 
 def test_circles_do_not_move_the_map(fake):
@@ -263,8 +289,26 @@ def test_circles_do_not_move_the_map(fake):
     session.ask([4, 9])
     session.label(4)
     panel = EmbeddingPanel(session)
-    before = panel.figure.layout.xaxis.autorangeoptions.to_plotly_json()
+    before = panel.figure.layout.xaxis.range
     panel._parts[0].radius.value = panel._parts[0].radius.max
-    assert panel.figure.layout.xaxis.autorangeoptions.to_plotly_json() == before
+    assert panel.figure.layout.xaxis.range == before
     x = panel.figure.data[0].x
-    assert before["clipmin"] < x.min() < x.max() < before["clipmax"]
+    assert before[0] < x.min() < x.max() < before[1]
+
+
+def test_of_a_large_map_the_points_fade_once_the_hand_rests(fake, monkeypatch):
+    from alnb.panels import embedding
+
+    monkeypatch.setattr(embedding, "FADED_LIVE", 10)
+    session = fake()
+    session.ask([4, 9])
+    session.label(4)
+    panel = EmbeddingPanel(session)
+    part = panel._parts[0]
+    before = panel.figure.data[0].marker.opacity
+    part.radius.value = 0.5 * part.radius.max
+    assert "Covered: 40 of 40" not in part.sentence.value
+    np.testing.assert_array_equal(panel.figure.data[0].marker.opacity, before)
+    monkeypatch.setattr(part, "_resting", 0.0)
+    panel.refresh()
+    assert (panel.figure.data[0].marker.opacity > 0.9).any()
