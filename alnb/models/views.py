@@ -78,6 +78,17 @@ class Views:
         if not 0 <= self.blur[0] <= self.blur[1]:
             raise ValueError(f"blur is {self.blur}; it must be (least, largest), not negative.")
 
+    @classmethod
+    def gentle(cls) -> Views:
+        """Small changes, no mirror images and no boxes: what a short training can see through.
+
+        Large ones first take away what tells slices apart by their place and size, which no short
+        training makes up for; what it cost is measured in ``benchmarks/README.md``.
+        """
+        return cls(
+            crop=0.95, flip=0.0, rotate=5.0, shear=3.0, move=0.03, scale=(0.95, 1.05), erase=0.0
+        )
+
     def draw(self, count: int, side: int, generator: Generator) -> View:
         """Parameters for `count` images of `side` x `side`, on the generator's device."""
 

@@ -231,6 +231,7 @@ def test_the_papers_recipe():
         assert (recipe.schedule, recipe.optimiser, recipe.average) == ("constant", "adam", 0)
         assert (recipe.temperature, recipe.width, recipe.epochs) == (0.5, 1, 100)
         assert recipe.intensities == "stored"
+        assert recipe.views == Views()
 
 
 def test_an_epoch_takes_each_slice_as_anchor_once():
