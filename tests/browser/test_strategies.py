@@ -145,14 +145,14 @@ def test_the_workshop_from_a_comparison_to_a_strategy_of_ones_own(notebook):
     # the gate: said when the round opens, and kept as a mark
     book.run("Gate(dice=0.99)")
     notebook.wait_text(".alnb-line", "The cold start chose instead", 30)
-    assert board.locator(".alnb-board-line").inner_text().startswith("The session has moved on")
+    board.get_by_text("The session has moved on since").wait_for()
     mark = page.locator(".alnb-fallback")
     assert "below 0.99" in mark.get_attribute("title")
     mark.scroll_into_view_if_needed()
     notebook.screenshot("compare-6-gate")
     theme(notebook, "JupyterLab Dark")
     notebook.screenshot("compare-6-dark")
-    board.get_by_text("Compare again").click()
+    board.locator(".alnb-again").click()
     page.wait_for_function(
         "() => [...document.querySelectorAll('.alnb-board')].at(-1).dataset.busy === 'no'"
     )

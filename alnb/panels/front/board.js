@@ -18,7 +18,7 @@ const box = (cls, ...children) => h("div", { className: cls }, ...children);
 /** Cells shaded by the share of slices that two strategies both ask. */
 function heatMap(board) {
   const head = h("tr", {}, h("td"),
-    ...board.names.map((name) => h("th", { "@scope": "col" }, h("span", { textContent: name }))));
+    ...board.names.map((name) => h("th", { "@scope": "col", title: name, textContent: name })));
   const rows = board.overlap.map((cells, a) =>
     h("tr", {}, h("th", { "@scope": "row", textContent: board.names[a] }),
       ...cells.map((shared, b) => {

@@ -220,7 +220,7 @@ class Desk {
     this.stop = this.button("Stop", "Stop the training; the model so far is kept", () => this.link.act("stop"));
     this.training = box("alnb-training", this.bar, this.barText, this.stop);
     this.training.dataset.on = "no";
-    const bottom = box("alnb-bottom", this.acts, this.asking(), this.training);
+    const bottom = box("alnb-bottom", this.acts, this.training, this.asking());
 
     this.saved = h("span", { className: "alnb-saved" });
     this.line = h("span", { className: "alnb-line" });
