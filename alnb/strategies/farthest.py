@@ -9,13 +9,16 @@ Products run in float32 and carry a bound of their rounding error; whatever deci
 computed again in float64, from differences. The outcome is that of the plain method in float64:
 rows whose squared distances differ by less than a part in 10^12 tie, and the lowest wins.
 
-Products of matrices use the threads of the BLAS behind numpy, the rest runs on one.
+Large products of matrices use the threads of the BLAS behind numpy, the rest runs on one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -54,6 +57,11 @@ _HOT = 128
 _FEW = 16
 """Of so many rows distances are computed at a time, for those that will be picked next."""
 
+_LARGE = 2**27
+"""So many multiplications, a few milliseconds of one thread, are worth several."""
+
+_ONE_AT_A_TIME = Lock()
+
 Top = tuple[int, float, float]
 """A row, its squared distance, and the largest key: squared distance times weight."""
 
@@ -80,6 +88,7 @@ class Cloud:
         self.block = int(np.clip(2**18 // max(self.width, 1), 64, 2048))
         self._room = np.empty((min(self.block, self.length), self.width), dtype=np.float32)
         self.wide = np.empty(_BATCH * len(self._room), dtype=np.float32)
+        self._threads: int | None = None
         self.scale = 1.0
         self._shift: Floats | None = None
         with np.errstate(over="ignore", invalid="ignore"):
@@ -139,6 +148,23 @@ class Cloud:
         for start in range(_STRIP, self.width, _STRIP):
             total += a[:, start : start + _STRIP] @ b[:, start : start + _STRIP].T
         return total
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Within, products run on one thread, except where `busy` says otherwise.
+
+        On a busy machine every thread of a product waits for its turn, which takes longer than a
+        small product does. The number is one for the whole process, hence the lock.
+        """
+        with _ONE_AT_A_TIME, _blas().limit(limits=1) as limited:
+            self._threads = limited.get_original_num_threads().get("blas")
+            yield
+
+    def busy(self, pairs: int) -> AbstractContextManager[object]:
+        """Within, as many threads as there were, if so many pairs of rows are worth them."""
+        # All of a small pool is soon done by one.
+        large = min(32 * self.x.size, pairs * self.width) >= _LARGE
+        return _blas().limit(limits=self._threads) if large else nullcontext()
 
     def excess(self, reach: Singles) -> Singles:
         """How far rounding may have lifted a squared distance, by the share of one of its ends."""
@@ -214,7 +240,7 @@ class Centres:
         self._limit = max(cloud.length // 32, 2**18 // max(cloud.width, 1), 1)
         self._rows = np.empty(16, dtype=np.int64)
         self._doubled = np.empty((0, cloud.width), dtype=np.float32)
-        self.count = 0
+        self._kept = self.count = 0
 
     @property
     def rows(self) -> Rows:
@@ -227,20 +253,26 @@ class Centres:
         if self.count > len(self._rows):
             self._rows = _grown(self._rows, max(self.count, 2 * before))
         self._rows[before : self.count] = rows
-        kept = min(self.count, self._limit)
-        if kept > len(self._doubled):
-            self._doubled = _grown(self._doubled, min(max(kept, 2 * before, 16), self._limit))
-        for start in range(before, kept, self._cloud.block):
-            part = slice(start, min(start + self._cloud.block, kept))
-            np.multiply(self._cloud.near(self._rows[part]), -2, out=self._doubled[part])
 
     def part(self, start: int, stop: int) -> tuple[Singles, Singles]:
         """-2 times the rows of centres start..stop-1, and their lifted squared norms."""
         reach = self._cloud.reach[self._rows[start:stop]]
-        if stop <= min(self.count, self._limit):
+        if stop <= self._limit:
+            self._keep(stop)
             return self._doubled[start:stop], reach
         out = np.empty((stop - start, self._cloud.width), dtype=np.float32)
         return self._cloud.near(self._rows[start:stop], out=out) * np.float32(-2), reach
+
+    def _keep(self, stop: int) -> None:
+        """Have the first `stop` at hand."""
+        if stop > len(self._doubled):
+            room = min(max(stop, 2 * len(self._doubled), 16), self._limit)
+            self._doubled = _grown(self._doubled, room)
+        if stop > self._kept:
+            out = self._doubled[self._kept : stop]
+            found = self._cloud.near(self._rows[self._kept : stop], out=out)
+            np.multiply(found, -2, out=out)
+            self._kept = stop
 
 
 @dataclass(eq=False)
@@ -294,6 +326,7 @@ class _Hot:
     near: _Near
     exact: NDArray[np.bool_]
     above: Singles | None
+    below: Singles | None
     outside: float
 
 
@@ -379,7 +412,7 @@ class Frontier:
             largest = float(keys.max(initial=-1.0))
             if largest < 0 or largest <= hot.outside:
                 return None
-            ties = np.flatnonzero(keys >= largest * TIE)
+            ties = (keys >= largest * TIE).nonzero()[0]
             if hot.exact[ties].all():
                 break
             self._settle(hot, keys)
@@ -393,15 +426,14 @@ class Frontier:
         near, cloud = hot.near, self._cloud
         for number in range(near.known, self._centres.count):
             row = self._centres.rows[number]
-            doubled, reach = self._centres.part(number, number + 1)
-            place = np.flatnonzero(near.rows == row)
-            if len(place) and hot.above is not None:
-                above = hot.above[place[0]]
+            place = (near.rows == row).nonzero()[0]
+            if len(place) and hot.above is not None and hot.below is not None:
+                above, below = hot.above[place[0]], hot.below[place[0]]
             else:
-                above = cloud.products(near.points, doubled)[:, 0]
-                above += near.reach
-                above += reach[0]
-            maybe = np.flatnonzero(above < near.squared + (near.slack + cloud.excess(reach)))
+                doubled, reach = self._centres.part(number, number + 1)
+                above = cloud.products(near.points, doubled)[:, 0] + near.reach + reach
+                below = above - near.slack - cloud.excess(reach)
+            maybe = (below < near.squared).nonzero()[0]
             exact = hot.exact[maybe]
             near.squared[maybe] = np.minimum(near.squared[maybe], above[maybe])
             if exact.any():
@@ -424,9 +456,10 @@ class Frontier:
             least = min(least, np.partition(keys, -_FEW)[-_FEW])
         wanted = (keys >= least) & ~hot.exact & (near.squared >= 0)
         for again in (False, True):
-            places = np.flatnonzero(wanted & ((near.settled > 0) == again))
-            for start in range(0, len(places), _BATCH):
-                self._measure(near, places[start : start + _BATCH])
+            places = (wanted & ((near.settled > 0) == again)).nonzero()[0]
+            with self._cloud.busy(len(places) * self._centres.count):
+                for start in range(0, len(places), _BATCH):
+                    self._measure(near, places[start : start + _BATCH])
         hot.exact[wanted] = True
 
     def _measure(self, near: _Near, places: Rows) -> None:
@@ -460,20 +493,18 @@ class Frontier:
         rest = max(len(keys) - crowd, 0)
         order = np.argpartition(keys, rest) if rest else np.arange(len(keys))
         hot = near.at(order[rest:])
-        above = None
+        above = below = None
         if len(hot.rows) <= 4 * _HOT:
             above = self._cloud.products(hot.points, hot.points)
             above *= -2
             above += hot.reach
             above += hot.reach[:, None]
+            below = above - hot.slack
+            below -= hot.slack[:, None]
         self._picked += float(len(hot.rows)) ** 2
-        return _Hot(
-            order[rest:],
-            hot,
-            hot.settled == self._centres.count,
-            above,
-            max(float(keys[order[:rest]].max(initial=-1.0)), self._outside),
-        )
+        outside = max(float(keys[order[:rest]].max(initial=-1.0)), self._outside)
+        exact = hot.settled == self._centres.count
+        return _Hot(order[rest:], hot, exact, above, below, outside)
 
     def _cool(self, hot: _Hot) -> None:
         """Note in the working set what came out about the hot ones."""
@@ -491,11 +522,12 @@ class Frontier:
         if not missed:
             return near
         lowest = np.full(len(near.rows), np.inf, dtype=np.float32)
-        for start in range(0, len(near.rows), self._cloud.block):
-            part = slice(start, start + self._cloud.block)
-            for first in range(near.known, self._centres.count, _BATCH):
-                stop = min(first + _BATCH, self._centres.count)
-                self._bring(near.points[part], near.reach[part], lowest[part], first, stop)
+        with self._cloud.busy(missed * len(near.rows)):
+            for start in range(0, len(near.rows), self._cloud.block):
+                part = slice(start, start + self._cloud.block)
+                for first in range(near.known, self._centres.count, _BATCH):
+                    stop = min(first + _BATCH, self._centres.count)
+                    self._bring(near.points[part], near.reach[part], lowest[part], first, stop)
         np.minimum(near.squared, lowest, out=near.squared)
         near.known = self._centres.count
         self._picked += len(near.rows) * (missed + 8.0)
@@ -538,13 +570,13 @@ class Frontier:
 
         # Rows that missed the same centres come together.
         rows = rows[np.argsort(self._known[rows], kind="stable")]
-        self._picked, self._pulled = 0.0, 128.0 * len(rows) + cloud.length
+        missed = centres.count - self._known[rows].astype(np.int64)
+        self._picked, self._pulled = 0.0, missed.sum() + 128.0 * len(rows) + cloud.length
         parts = [self._brought(rows[:0], centres.count)]
-        for start in range(0, len(rows), cloud.block):
-            part = rows[start : start + cloud.block]
-            missed = centres.count - int(self._known[part[0]])
-            self._pulled += len(part) * missed
-            parts.append(self._brought(part, centres.count - missed))
+        with cloud.busy(int(missed.sum())):
+            for start in range(0, len(rows), cloud.block):
+                part = rows[start : start + cloud.block]
+                parts.append(self._brought(part, int(self._known[part[0]])))
         return _joined(parts)
 
     def _brought(self, rows: Rows, start: int) -> _Near:
@@ -581,11 +613,12 @@ class Frontier:
         """Give all members their first bounds, by the first few centres."""
         cloud = self._cloud
         stop = min(self._centres.count, 64)
-        for start in range(0, cloud.length, cloud.block):
-            part = slice(start, start + cloud.block)
-            bound = self._bound[part]
-            if (bound >= 0).any():
-                self._bring(cloud.near(part), cloud.reach[part], bound, 0, stop)
+        with cloud.busy(stop * cloud.length):
+            for start in range(0, cloud.length, cloud.block):
+                part = slice(start, start + cloud.block)
+                bound = self._bound[part]
+                if (bound >= 0).any():
+                    self._bring(cloud.near(part), cloud.reach[part], bound, 0, stop)
         self._known[:] = stop
         self._swept = True
 
@@ -706,6 +739,10 @@ class KCenter:
     @property
     def radius(self) -> float:
         """Largest distance of any row to its nearest centre; infinite without centres."""
+        with self._cloud.calm():
+            return self._radius()
+
+    def _radius(self) -> float:
         if not self._cloud.length:
             return 0.0
         if not self._centres.count:
@@ -728,6 +765,10 @@ class KCenter:
 
         PoolExhausted if fewer can be picked, ValueError if `first` is needed and no candidate.
         """
+        with self._cloud.calm():
+            return self._take(n, first)
+
+    def _take(self, n: int, first: int | None) -> Cover:
         count = self._countable()
         if not 0 <= n <= count:
             raise PoolExhausted(f"Asked for {n} of {count} candidates; ask for fewer.")
@@ -744,7 +785,7 @@ class KCenter:
                 )
             if top is None:
                 # All that is left lies on centres, and more such centres change nothing.
-                radii[turn:] = self.radius
+                radii[turn:] = self._radius()
                 rows[turn:] = left = self._on_centres(n - turn)
                 self._close(left)
                 self._count(left)
@@ -752,7 +793,7 @@ class KCenter:
             rows[turn], distances[turn] = top[0], self._length(top[1])
             self._close(rows[turn : turn + 1])
             self._count(rows[turn : turn + 1])
-            radii[turn] = self.radius
+            radii[turn] = self._radius()
         if self._weight is None:
             distances = np.minimum.accumulate(distances)
         return Cover(rows, distances, np.minimum.accumulate(radii))
@@ -846,6 +887,13 @@ def _weight(cost: Floats, length: int) -> Points | None:
             f"cost reaches from {cost.min()} to {cost.max()}; a factor of a million is the most."
         )
     return None if (share == 1).all() else share**2
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _grown(array: NDArray[Any], length: int) -> NDArray[Any]:
