@@ -6,7 +6,6 @@ largest distance of any row to its nearest labelled one.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,25 +120,6 @@ def circles(xy: Floats, radius: float) -> str:
     if not radius > 0:
         return ""
     return " ".join(_circle(x, y, radius) for x, y in np.asarray(xy, dtype=float).tolist())
-
-
-def circles_image(layers: Sequence[tuple[str, str]], box: tuple[float, float, float, float]) -> str:
-    """Paths over each other as a picture: the source of an image that fills `box`.
-
-    layers : a path in the units of a map, y upwards, and its SVG attributes. box : left, bottom,
-    width and height in these units.
-    """
-    left, bottom, width, height = box
-    paths = "".join(
-        f'<path d="{path}" {look} fill-rule="nonzero" vector-effect="non-scaling-stroke"/>'
-        for path, look in layers
-    )
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" preserveAspectRatio="none" '
-        f'viewBox="{left:.6g} {-(bottom + height):.6g} {width:.6g} {height:.6g}">'
-        f'<g transform="scale(1 -1)">{paths}</g></svg>'
-    )
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _circle(x: float, y: float, r: float) -> str:

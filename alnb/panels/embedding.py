@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from alnb.panels.colouring import ASKED, LABELLED, ColourBy, Colouring, colouring
-from alnb.panels.covers import Covers, circles, circles_image, cover_sentence, covers
+from alnb.panels.covers import Covers, circles, cover_sentence, covers
 from alnb.panels.figure import INK, View, compose, plain, title
 from alnb.panels.learning import LearnRow
 from alnb.panels.live import DRAGGED, REST, Ask, Due, FigurePanel
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from alnb.session.session import Session
 
 _GL_FROM = 2_000  # fewer are drawn as SVG, which also works in a browser without WebGL
-FADED_LIVE = 600
-"""Most points whose fading follows a dragged slider; of more, only circles and numbers do."""
+LIVE = 600
+"""Of more points, the fading follows a dragged slider only when the hand rests, and circles and
+numbers a few times a second: plotly draws every point again for each message of its widget."""
+_SLOWLY = 0.25
 _DONE = "rgba(213, 94, 0, 0.5)"
-_DISC = f'fill="{LABELLED}" fill-opacity="0.14"'
-_OUTLINE = f'fill="none" stroke="{ASKED}" stroke-opacity="0.7" stroke-dasharray="3 3"'
+_DISC = {"fillcolor": LABELLED, "opacity": 0.13, "line": {"width": 0}}
+_OUTLINE = {"line": {"color": ASKED, "width": 1.5, "dash": "dot"}, "opacity": 0.7}
 _COMPUTING = "The map appears once the features are computed."
 _KEY = f"● unlabelled   ◆ labelled   <span style='color:{ASKED}'>◯ asked, in order</span>"
 _HELP = (
@@ -101,7 +103,7 @@ def embedding_view(
         yaxis={"showticklabels": False, **_range(data.xy[:, 1])},
         note=plain(note),
         square=True,
-        images=(_circles(data, reach),),
+        shapes=_circles(data, reach),
         colours={
             "cmin": colours.span[0],
             "cmax": colours.span[1],
@@ -190,23 +192,15 @@ def _standing(data: EmbeddingData, covers: Covers) -> tuple[str, ...]:
     )
 
 
-def _circles(data: EmbeddingData, reach: Reach | None) -> dict[str, Any]:
-    """Discs around all labelled points, which merge, and outlines around the query."""
+def _circles(data: EmbeddingData, reach: Reach | None) -> tuple[dict[str, Any], ...]:
+    """Discs of all labelled points as one shape, so that they merge, and outlines of the query."""
     radius = reach.radius if reach is not None and reach.drawn else 0.0
-    discs = circles(data.xy[data.labelled], radius)
-    outlines = circles(data.xy[data.waiting], radius)
-    image = {"xanchor": "left", "yanchor": "bottom", "sizing": "stretch", "layer": "below"}
-    if not discs and not outlines:
-        nowhere = {"x": 0.0, "y": 0.0, "sizex": 0.0, "sizey": 0.0}
-        return {**image, **nowhere, "source": "", "visible": False}
-    # somewhat more than what is in view, for a map that is moved by hand
-    (left, right), (low, high) = (_range(data.xy[:, axis])["range"] for axis in (0, 1))
-    side = max(right - left, high - low)
-    left, low, wide, tall = left - side, low - side, right - left + 2 * side, high - low + 2 * side
-    layers = ((discs, _DISC), (outlines, _OUTLINE))
-    box = {"x": left, "y": low, "sizex": wide, "sizey": tall}
-    source = circles_image(layers, (left, low, wide, tall))
-    return {**image, **box, "source": source, "visible": True}
+    shapes = []
+    for chosen, look in ((data.labelled, _DISC), (data.waiting, _OUTLINE)):
+        path = circles(data.xy[chosen], radius)
+        place = {"type": "path", "layer": "below", "fillrule": "nonzero"}
+        shapes.append({**place, "path": path or "M0,0Z", "visible": bool(path), **look})
+    return tuple(shapes)
 
 
 def _labelled(data: EmbeddingData, colours: Colouring) -> dict[str, Any]:
@@ -363,7 +357,7 @@ class EmbeddingPart:
             self._shown = shown
         words = plain(cover_sentence(worked.covers, self._radius))
         self.sentence.value = f'<div class="alnb-covers" title="{plain(_HELP)}">{words}</div>'
-        if time.monotonic() >= self._resting or len(self._data.rows) <= FADED_LIVE:
+        if time.monotonic() >= self._resting or len(self._data.rows) <= LIVE:
             self._faded = self._radius
         reach = Reach(worked.covers, self._radius, self._faded, self.drawn.value)
         return embedding_view(self._data, self.colour.value, reach=reach)
@@ -434,7 +428,7 @@ class EmbeddingPart:
         if not self._setting and not self._shows(self._radius):
             self._radius, self._chosen_radius = self.radius.value, True
             self._resting = time.monotonic() + REST
-            self._ask(DRAGGED)
+            self._ask(DRAGGED if len(self._data.rows) <= LIVE else _SLOWLY)
 
     def _embedding_chosen(self, change: Any) -> None:
         if self._setting or change["new"] is None:

@@ -52,8 +52,7 @@ class View:
     note : a sentence in the middle, for a plot that has nothing to show yet.
     square : whether both axes have the same scale, as a map needs.
     colours : the colour axis that the markers refer to as "coloraxis"; one for the whole figure.
-    images : drawn below the traces, in the units of the axes; always as many. Unlike a shape, a
-        changed image makes plotly compute no point anew, so that it can follow a dragged slider.
+    shapes : drawn below or above the traces, in the units of the axes; always as many.
     """
 
     traces: tuple[Mapping[str, Any], ...]
@@ -62,7 +61,7 @@ class View:
     note: str = ""
     square: bool = False
     colours: Mapping[str, Any] = field(default_factory=dict)
-    images: tuple[Mapping[str, Any], ...] = ()
+    shapes: tuple[Mapping[str, Any], ...] = ()
 
 
 def title(text: str) -> dict[str, Any]:
@@ -96,21 +95,13 @@ class Screen:
         self.widget._config = {"responsive": True, "displayModeBar": False}
 
     def show(self, *views: View) -> None:
-        """Show `views` instead of the last ones.
-
-        In one message, and one more each for added lines and for pictures that changed.
-        """
+        """Show `views` instead of the last ones, in one message (two if there are more lines)."""
         traces, layout = _arrange(views)
         # plotly compares as well, but only after an expensive validation of everything
         changes = [_differing(*pair) for pair in zip(traces, self._traces, strict=False)]
         change = _differing(layout, self._layout)
-        pictures = _by_path(change.pop("images", ()), self._layout["images"])
         added = traces[len(self._traces) :]
         self._traces, self._layout = traces, layout
-        self._behind |= bool(added or change or pictures or any(changes))
-        if pictures:
-            # alone and by this kind of path, plotly paints a picture without the points over it
-            self.widget.plotly_relayout(pictures)
         if not (added or change or any(changes)):
             return
         if added:
@@ -119,6 +110,7 @@ class Screen:
             for trace, new in zip(self.widget.data, changes, strict=False):
                 trace.update(new)
             self.widget.layout.update(change)
+        self._behind = True
 
     def renew(self) -> None:
         """Let a view born later (a reload, a second tab, a slow first load) start from here.
@@ -133,14 +125,6 @@ class Screen:
 
 def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in new.items() if not _same(value, old.get(key))}
-
-
-def _by_path(new: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        f"images[{place}].{key}": value
-        for place, pair in enumerate(zip(new, old, strict=bool(new)))
-        for key, value in _differing(*pair).items()
-    }
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -175,8 +159,8 @@ def _arrange(views: Sequence[View]) -> tuple[list[dict[str, Any]], dict[str, Any
             layout[f"yaxis{nth}"]["scaleanchor"] = f"x{nth}"
         layout[f"legend{nth}"] = {**_LEGEND, "x": left}
         layout["annotations"].append(_note(view.note, left + width / 2))
-        layout["images"] += [
-            {**image, "xref": f"x{nth}", "yref": f"y{nth}"} for image in view.images
+        layout["shapes"] += [
+            {**shape, "xref": f"x{nth}", "yref": f"y{nth}"} for shape in view.shapes
         ]
         if view.colours:
             layout["coloraxis"] = dict(view.colours)
@@ -197,7 +181,7 @@ def _look() -> dict[str, Any]:
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "annotations": [],
-        "images": [],
+        "shapes": [],
     }
 
 

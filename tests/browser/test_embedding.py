@@ -24,7 +24,7 @@ def answer(slice_id):
 session = alnb.open_session(FOLDER, DATA, strategy="coreset")
 """
 SHOW = "desk = alnb.show(session)\ndesk"
-CIRCLES = "document.querySelector('.js-plotly-plot .imagelayer image')?.getAttribute('href')"
+CIRCLES = "document.querySelector('.js-plotly-plot .shapelayer path')?.getAttribute('d')"
 COVERED = r"Covered: ([\d,]+) of ([\d,]+) within r = ([\d.]+)\. "
 
 

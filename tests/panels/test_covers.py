@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import re
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alnb.panels.covers import circles, circles_image, cover_sentence, covers, nearest_of
+from alnb.panels.covers import circles, cover_sentence, covers, nearest_of
 
 
 def slow_nearest(x, centres):
@@ -107,13 +106,3 @@ def test_circles_are_round_and_stand_where_they_should():
         assert np.linalg.norm(middle - [3, -2]) == pytest.approx(2.5, rel=1e-3)
         start = p3
     assert circles(np.empty((0, 2)), 1.0) == circles(np.ones((3, 2)), 0.0) == ""
-
-
-def test_a_picture_of_circles_has_the_map_upright_in_its_box():
-    source = circles_image(
-        ((circles(np.array([[1.0, 2.0]]), 0.5), 'fill="red"'),), (-1.0, 0.0, 4.0, 5.0)
-    )
-    svg = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,")).decode()
-    assert 'viewBox="-1 -5 4 5"' in svg
-    assert 'transform="scale(1 -1)"' in svg
-    assert svg.count("<path") == 1
