@@ -113,15 +113,19 @@ class DeepEnsemble:
             for batch in images
         )
 
-    def log_probs(self, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+    def log_probs(
+        self, images: Iterable[Tensor], *, coarse: bool = False
+    ) -> Iterator[Iterator[Tensor]]:
         """See `alnb.models.infer.member_log_probs`."""
         fitted = self._published()
         networks = _networks(fitted)
         if networks is not None:
-            return log_probs(networks, images)
+            return log_probs(networks, images, coarse=coarse)
         return (
             itertools.chain.from_iterable(
-                members for learner in fitted for members in member_log_probs(learner, [batch])
+                members
+                for learner in fitted
+                for members in member_log_probs(learner, [batch], coarse=coarse)
             )
             for batch in images
         )
@@ -259,9 +263,11 @@ class MCDropout:
         """
         return probs(self.networks(), images)
 
-    def log_probs(self, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+    def log_probs(
+        self, images: Iterable[Tensor], *, coarse: bool = False
+    ) -> Iterator[Iterator[Tensor]]:
         """See `alnb.models.infer.member_log_probs`."""
-        return log_probs(self.networks(), images)
+        return log_probs(self.networks(), images, coarse=coarse)
 
     def features(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
         """Those of `base`, which drops nothing."""

@@ -40,12 +40,9 @@ class Frame:
     def images(self, images: Tensor) -> Tensor:
         """(B, 1, height, width) of any intensities -> (B, 1, size, size) in 0..1."""
         shrinks = self.inner[0] < self.height or self.inner[1] < self.width
-        small = functional.interpolate(
-            torch.nan_to_num(images.float(), posinf=0.0, neginf=0.0),
-            self.inner,
-            mode="bilinear",
-            antialias=shrinks,
-        )
+        small = torch.nan_to_num(images.float(), posinf=0.0, neginf=0.0)
+        if self.inner != (self.height, self.width):
+            small = functional.interpolate(small, self.inner, mode="bilinear", antialias=shrinks)
         top, left = self.corner
         square = small.new_zeros(len(small), 1, self.size, self.size)
         square[:, :, top : top + self.inner[0], left : left + self.inner[1]] = rescale(small)
@@ -72,9 +69,15 @@ class Frame:
 
     def logits(self, logits: Tensor) -> Tensor:
         """(B, C, size, size) -> (B, C, height, width) float32, linearly interpolated."""
+        inside = self.inside(logits).float()
+        if self.inner == (self.height, self.width):
+            return inside
+        return functional.interpolate(inside, (self.height, self.width), mode="bilinear")
+
+    def inside(self, values: Tensor) -> Tensor:
+        """(B, C, size, size) -> (B, C, *inner): the slice without the padding, a view."""
         top, left = self.corner
-        inside = logits[:, :, top : top + self.inner[0], left : left + self.inner[1]]
-        return functional.interpolate(inside.float(), (self.height, self.width), mode="bilinear")
+        return values[:, :, top : top + self.inner[0], left : left + self.inner[1]]
 
 
 def rescale(images: Tensor) -> Tensor:
@@ -85,9 +88,24 @@ def rescale(images: Tensor) -> Tensor:
     """
     flat = images.flatten(1)
     some = flat[:, :: max(1, flat.shape[1] // 4096)]
-    low, high = some.quantile(some.new_tensor([0.005, 0.995]), dim=1)[:, :, None, None, None]
+    low, high = (value[:, None, None, None] for value in _quantiles(some, (0.005, 0.995)))
     scaled: Tensor = ((images - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
     return torch.where(high > low, scaled, 0.0)
+
+
+def _quantiles(values: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
+    """(B, n) -> a (B,) per share, linear between ranks; torch's own sorts, which takes longer."""
+    if values.device.type != "cpu":
+        return list(values.quantile(values.new_tensor(shares), dim=1))
+    last = values.shape[1] - 1
+    ranks = [share * last for share in shares]
+    below = [int(rank) for rank in ranks]
+    above = [min(rank + 1, last) for rank in below]
+    ordered = torch.from_numpy(np.partition(values.numpy(), sorted({*below, *above}), axis=1))
+    return [
+        torch.lerp(ordered[:, lower], ordered[:, upper], rank - lower)
+        for rank, lower, upper in zip(ranks, below, above, strict=True)
+    ]
 
 
 def _majority(target: LabelMap, height: int, width: int) -> LabelMap:

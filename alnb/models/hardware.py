@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+
+_BLOCK = 2**16
 
 
 def best_device() -> torch.device:
@@ -28,6 +31,17 @@ def fast_dtype(device: torch.device) -> torch.dtype | None:
     abilities: Mapping[str, object] = probe() if probe else {}
     native = abilities.get("amx_bf16") or abilities.get("avx512_bf16") or abilities.get("sve_bf16")
     return torch.bfloat16 if native else None
+
+
+def blocks(values: Tensor) -> Iterator[slice]:
+    """Ranges of the first axis that keep a CPU's caches warm, some 64 thousand values each.
+
+    Several steps in a row over large maps then wait for memory once, not in each step. On other
+    devices everything is one range.
+    """
+    each = max(1, values[:1].numel())
+    rows = max(1, _BLOCK // each) if values.device.type == "cpu" else max(1, len(values))
+    return (slice(start, start + rows) for start in range(0, len(values), rows))
 
 
 @contextmanager

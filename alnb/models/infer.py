@@ -21,20 +21,38 @@ BATCH = 16
 class MemberLearner(Protocol):
     """What a learner may offer besides: its members one after another, instead of all at once."""
 
-    def log_probs(self, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+    def log_probs(
+        self, images: Iterable[Tensor], *, coarse: bool = False
+    ) -> Iterator[Iterator[Tensor]]:
         """See `member_log_probs`. ColdStart before the first fit."""
         ...
 
 
-def member_log_probs(learner: Learner, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+def member_log_probs(
+    learner: Learner, images: Iterable[Tensor], *, coarse: bool = False
+) -> Iterator[Iterator[Tensor]]:
     """Per batch (B, 1, H, W), an iterator over the members' log-probabilities, (B, C, H, W) each.
 
-    They are on the learner's device; use up a batch before the next. A learner that is no
-    `MemberLearner` computes all members at once; there, the logarithm of 0 is the lowest number.
+    They are on the learner's device; use up a batch before the next. If `coarse`, H and W are those
+    of the slice on the learner's own grid, where that is not the slice's: the same field of view,
+    without the time that resampling takes. A learner that is no `MemberLearner` computes all
+    members at once, never coarse; there, the logarithm of 0 is the lowest number.
     """
     if isinstance(learner, MemberLearner):
-        return learner.log_probs(images)
+        return learner.log_probs(images, coarse=coarse)
     return (map(_finite_log, stacked) for stacked in learner.probs(images))
+
+
+def stacked_probs(
+    learner: Learner, images: Iterable[Tensor], *, coarse: bool = False
+) -> Iterator[Tensor]:
+    """As `Learner.probs`; if `coarse`, on the learner's own grid, see `member_log_probs`."""
+    if not coarse or not isinstance(learner, MemberLearner):
+        return learner.probs(images)
+    return (
+        torch.stack([member.exp() for member in members])
+        for members in learner.log_probs(images, coarse=True)
+    )
 
 
 def mean_probs(learner: Learner, images: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,7 +20,7 @@ from alnb.models.dropout import Fixed, Fresh, dropping
 from alnb.models.fit import Recipe, fit
 from alnb.models.frame import Frame
 from alnb.models.gradients import last_layer_gradients
-from alnb.models.hardware import best_device, fast_dtype
+from alnb.models.hardware import best_device, blocks, fast_dtype
 from alnb.models.prior import with_far_background
 from alnb.models.unet import CHANNELS, bottleneck, unet
 from alnb.protocols import ignore, never
@@ -43,6 +45,23 @@ class _Model:
     residual_units: int
     masks: int = 0
     """Seed of what Monte Carlo passes drop; drawn by a fit with dropout."""
+
+    @cached_property
+    def ready(self) -> tuple[nn.Module, torch.dtype | None]:
+        """The network to predict with, and what its input must be; None: leave that to autocast.
+
+        On a CPU that multiplies bfloat16 the convolutions' weights are converted once, instead of
+        by autocast in every call: the same numbers, an eighth faster on batches of 16 at 128².
+        """
+        device = next(self.net.parameters()).device
+        dtype = fast_dtype(device)
+        if device.type != "cpu" or dtype is None:
+            return self.net, None
+        net = copy.deepcopy(self.net)
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.to(dtype)
+        return net, dtype
 
     @property
     def config(self) -> tuple[int, ...]:
@@ -145,9 +164,11 @@ class SingleNet:
         """(B, 1, H, W) -> (1, B, C, H, W) float32 at the images' own size, summing to 1 over C."""
         return probs(self.networks(), images)
 
-    def log_probs(self, images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
+    def log_probs(
+        self, images: Iterable[Tensor], *, coarse: bool = False
+    ) -> Iterator[Iterator[Tensor]]:
         """See `alnb.models.infer.member_log_probs`; this is a committee of one."""
-        return log_probs(self.networks(), images)
+        return log_probs(self.networks(), images, coarse=coarse)
 
     def networks(self) -> tuple[Network, ...]:
         """The published network, as the only member of a committee. ColdStart if there is none."""
@@ -388,27 +409,58 @@ class Network:
         return self.model.size, next(self.model.net.parameters()).device
 
     @torch.no_grad()
-    def logits(self, frame: Frame, framed: Tensor) -> Tensor:
+    def probs(self, frame: Frame, framed: Tensor) -> Tensor:
         """(B, 1, S, S) that `frame` made -> (B, C, H, W) float32, at the slices' own size."""
-        with dropping(self.drops), _fast(framed.device):
-            logits = self.model.net(framed)
-        # resampling and softmax of channels-last memory take several times as long on a CPU
-        return frame.logits(logits.float().contiguous())
+        return frame.logits(_plain(self._logits(framed))).softmax(1)
+
+    @torch.no_grad()
+    def log_probs(self, frame: Frame, framed: Tensor, *, coarse: bool) -> Tensor:
+        """The logarithms of `probs`; if `coarse`, on the network's grid instead."""
+        logits = self._logits(framed)
+        height, width = frame.inner if coarse else (frame.height, frame.width)
+        logs = torch.empty((*logits.shape[:2], height, width), device=logits.device)
+        for some in blocks(logs):
+            part = _plain(logits[some])
+            part = frame.inside(part) if coarse else frame.logits(part)
+            torch.log_softmax(part, 1, out=logs[some])
+        return logs
+
+    def _logits(self, framed: Tensor) -> Tensor:
+        net, dtype = self.model.ready
+        with dropping(self.drops), _fast(framed.device) if dtype is None else nullcontext():
+            logits: Tensor = net(framed if dtype is None else framed.to(dtype))
+        return logits
+
+
+def _plain(logits: Tensor) -> Tensor:
+    """In float32, channels first; otherwise resampling and softmax take far longer on a CPU."""
+    return torch.empty(logits.shape, device=logits.device).copy_(logits)
 
 
 def probs(networks: Sequence[Network], images: Iterable[Tensor]) -> Iterator[Tensor]:
     """(B, 1, H, W) -> (M, B, C, H, W) float32, summing to 1 over C, on the images' device."""
     for batch in images:
-        members = [logits.softmax(1).to(batch.device) for logits in _logits(networks, batch)]
-        yield torch.stack(members)
+        members = [network.probs(*given) for network, given in _framed(networks, batch)]
+        yield torch.stack([member.to(batch.device) for member in members])
 
 
-def log_probs(networks: Sequence[Network], images: Iterable[Tensor]) -> Iterator[Iterator[Tensor]]:
-    """Per batch, each network's (B, C, H, W) log-probabilities, on the networks' device."""
-    return ((logits.log_softmax(1) for logits in _logits(networks, batch)) for batch in images)
+def log_probs(
+    networks: Sequence[Network], images: Iterable[Tensor], *, coarse: bool = False
+) -> Iterator[Iterator[Tensor]]:
+    """Per batch, each network's (B, C, H, W) log-probabilities, on the networks' device.
+
+    If `coarse`, H and W are the slice's on the network's grid.
+    """
+    return (
+        (network.log_probs(*given, coarse=coarse) for network, given in _framed(networks, batch))
+        for batch in images
+    )
 
 
-def _logits(networks: Sequence[Network], batch: Tensor) -> Iterator[Tensor]:
+def _framed(
+    networks: Sequence[Network], batch: Tensor
+) -> Iterator[tuple[Network, tuple[Frame, Tensor]]]:
+    """Each network with its frame and the batch in it, made once for all of a kind."""
     framed: dict[tuple[int, torch.device], tuple[Frame, Tensor]] = {}
     for network in networks:
         size, device = kind = network.kind
@@ -416,7 +468,7 @@ def _logits(networks: Sequence[Network], batch: Tensor) -> Iterator[Tensor]:
             frame = Frame(int(batch.shape[2]), int(batch.shape[3]), size)
             square = frame.images(batch.to(device))
             framed[kind] = frame, square.contiguous(memory_format=torch.channels_last)
-        yield network.logits(*framed[kind])
+        yield network, framed[kind]
 
 
 @torch.no_grad()

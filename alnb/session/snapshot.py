@@ -31,7 +31,10 @@ class PoolSnapshot:
     `embed` gives the (N, D) features; `learner` is None until something is fitted; `reveal` says
     that `presence` may use the reference, as a simulated experiment does. With a `doubt` about the
     learner, in words, everything that needs it raises ColdStart, and `refused` says that it did.
-    `wanted` gains an entry whenever the learner is needed, whether there is one or not.
+    `wanted` gains an entry whenever the learner is needed, whether there is one or not. If
+    `coarse`, `reduce` scores on the learner's own grid where that is not the slice's, which saves
+    more time than the networks take when slices are larger than it; a sum over the slice then
+    counts the grid's pixels.
     """
 
     pool: Pool
@@ -46,6 +49,7 @@ class PoolSnapshot:
     refused: list[str] = field(default_factory=list)
     wanted: list[bool] = field(default_factory=list)
     rounds: int = 0
+    coarse: bool = False
 
     @property
     def classes(self) -> int:
@@ -96,7 +100,7 @@ class PoolSnapshot:
         owners: list[Rows] = []
         values = [
             value.double().cpu().numpy()
-            for value in _scores(learner, score, self._noted(rows, owners))
+            for value in _scores(learner, score, self._noted(rows, owners), coarse=self.coarse)
         ]
         return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
 
@@ -175,15 +179,15 @@ class PoolSnapshot:
 
 
 def _scores(
-    learner: Learner, score: Callable[[Tensor], Tensor], images: Iterable[Tensor]
+    learner: Learner, score: Callable[[Tensor], Tensor], images: Iterable[Tensor], *, coarse: bool
 ) -> Iterator[Tensor]:
     """`score` of each batch, from the members' sums if that is all it needs."""
+    from alnb.models.infer import member_log_probs, stacked_probs
+
     needs = needs_of(score)
     if needs is None:
-        yield from map(score, learner.probs(images))
+        yield from map(score, stacked_probs(learner, images, coarse=coarse))
         return
-    from alnb.models.infer import member_log_probs
-
     streamed = cast("Callable[[Sums], Tensor]", score)
-    for members in member_log_probs(learner, images):
+    for members in member_log_probs(learner, images, coarse=coarse):
         yield streamed(Running.over(members, needs))

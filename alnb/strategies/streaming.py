@@ -142,21 +142,35 @@ class Running:
 
     def add(self, log_probs: Tensor) -> None:
         """Take in one member's log-probabilities (B, C, *S), which stay as they are."""
-        log_probs = lifted(log_probs)
-        probs = log_probs.exp()
-        self.members += 1
-        if "votes" in self._needs:
-            self._blend("votes", ballot(probs))
-        if "log" in self._needs:
-            self._blend("log", log_probs.clamp_min(least_log(log_probs)))
-        if "spread" in self._needs:
-            self._blend("spread", self._surprise(probs))
-        if self._needs & {"mean", "spread"}:
-            self._blend("mean", probs)
-        if "entropy" in self._needs:
-            self._blend("entropy", -(probs * log_probs).sum(1))
+        from alnb.models.hardware import blocks
 
-    def _surprise(self, probs: Tensor) -> Tensor:
+        log_probs = lifted(log_probs)
+        self.members += 1
+        if self.members == 1:
+            self._kept = {part: self._room(part, log_probs) for part in self._parts}
+        for some in blocks(log_probs):
+            probs = log_probs[some].exp()
+            if "votes" in self._parts:
+                self._blend("votes", some, ballot(probs))
+            if "log" in self._parts:
+                self._blend("log", some, log_probs[some].clamp_min(least_log(log_probs)))
+            if "spread" in self._parts:
+                self._blend("spread", some, self._surprise(some, probs))
+            if "mean" in self._parts:
+                self._blend("mean", some, probs)
+            if "entropy" in self._parts:
+                self._blend("entropy", some, _cross(probs, log_probs[some]).neg_())
+
+    @property
+    def _parts(self) -> frozenset[str]:
+        return self._needs | {"mean"} if "spread" in self._needs else self._needs
+
+    def _room(self, part: str, like: Tensor) -> Tensor:
+        import torch
+
+        return torch.empty_like(like[:, 0] if part in ("entropy", "spread") else like)
+
+    def _surprise(self, some: slice, probs: Tensor) -> Tensor:
         """What makes the mean of squared distances come out (Welford 1962), without cancellation.
 
         The squared distance to the mean of those before, which are members - 1 of members.
@@ -164,13 +178,13 @@ class Running:
         if self.members == 1:
             return probs.sum(1).mul_(0)
         weight = 1 - 1 / self.members
-        return (probs - self._kept["mean"]).square_().sum(1).mul_(weight)
+        return (probs - self._kept["mean"][some]).square_().sum(1).mul_(weight)
 
-    def _blend(self, part: str, value: Tensor) -> None:
-        if part in self._kept:
-            self._kept[part].lerp_(value, 1 / self.members)
+    def _blend(self, part: str, some: slice, value: Tensor) -> None:
+        if self.members == 1:
+            self._kept[part][some] = value
         else:
-            self._kept[part] = value
+            self._kept[part][some].lerp_(value, 1 / self.members)
 
     def _part(self, name: str) -> Tensor:
         if name not in self._needs:
@@ -214,8 +228,21 @@ def entropy_of(probs: Tensor, classes: int = 1) -> Tensor:
     """
     import torch
 
-    logs = probs.clamp_min(torch.finfo(probs.dtype).tiny).log_()
-    return logs.mul_(probs).sum(classes).neg_()
+    from alnb.models.hardware import blocks
+
+    least = torch.finfo(probs.dtype).tiny
+    parts = [
+        probs[some].clamp_min(least).log_().mul_(probs[some]).sum(classes) for some in blocks(probs)
+    ]
+    return torch.cat(parts).neg_()
+
+
+def _cross(first: Tensor, second: Tensor) -> Tensor:
+    """(B, *S) sums over the classes of the products, class by class: no map of products."""
+    total = first[:, 0] * second[:, 0]
+    for number in range(1, first.shape[1]):
+        total.addcmul_(first[:, number], second[:, number])
+    return total
 
 
 def lifted(values: Tensor) -> Tensor:

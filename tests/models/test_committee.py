@@ -14,6 +14,7 @@ from alnb.models.checkpoint import from_bytes, to_bytes
 from alnb.models.committee import DeepEnsemble, MCDropout
 from alnb.models.dropout import Dropout, Fixed, Fresh, dropping
 from alnb.models.fit import Recipe
+from alnb.models.hardware import fast_dtype
 from alnb.models.infer import member_log_probs, predict_volume, volume_probs
 from alnb.models.learners import SingleNet
 from alnb.models.unet import encoder, unet
@@ -365,6 +366,39 @@ def test_the_mean_over_a_committee_predicts():
     assert np.array_equal(predict_volume(learner, volume), mean.argmax(1))
 
 
+@pytest.mark.parametrize("make", COMMITTEES[:-1])
+def test_on_the_network_s_own_grid_members_cover_the_same_slice(make):
+    """Resampled to the slice's size, the coarse maps are the fine ones: same field, same place."""
+    learner = fitted(make())
+    images = some_images(2, 64, 48)
+    fine = torch.stack(list(next(learner.log_probs([images]))))
+    coarse = torch.stack(list(next(learner.log_probs([images], coarse=True))))
+    assert coarse.shape[-2:] == (32, 24)
+    # what a logarithm lacks to its logit is the same for all classes, and softmax removes it
+    grown = torch.nn.functional.interpolate(coarse.flatten(0, 1), (64, 48), mode="bilinear")
+    torch.testing.assert_close(grown.log_softmax(1).view_as(fine), fine, atol=1e-4, rtol=0)
+    same_size = some_images(2, 32, 32)
+    for a, b in zip(
+        next(learner.log_probs([same_size])),
+        next(learner.log_probs([same_size], coarse=True)),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_weights_converted_once_give_the_numbers_of_autocast():
+    learner = fitted(tiny(residual_units=2))
+    model = learner._model
+    net, dtype = model.ready
+    framed = some_images(2, 32, 32)
+    expected = fast_dtype(torch.device("cpu"))
+    assert dtype is expected
+    assert next(model.net.parameters()).dtype == torch.float32
+    with torch.no_grad(), torch.autocast("cpu", expected, enabled=expected is not None):
+        plain = model.net(framed)
+        assert torch.equal(net(framed if dtype is None else framed.to(dtype)), plain)
+
+
 # --- Monte Carlo dropout -----------------------------------------------------------------------
 
 
@@ -393,7 +427,7 @@ def test_a_pass_switches_nothing_but_dropout():
     assert not any(module.training for module in net.modules())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     plain = probs(learner.base, some_images())[0]
-    for module in net.modules():
+    for module in learner.base._model.ready[0].modules():
         if isinstance(module, Dropout):
             module.rate = 0.0
     torch.testing.assert_close(probs(learner, some_images()), plain.expand(4, -1, -1, -1, -1))

@@ -73,3 +73,14 @@ def test_constant_and_broken_pixels_give_finite_input():
     assert (square[0] == 0).all()
     assert square.isfinite().all()
     assert 0 <= square.min() <= square.max() <= 1
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 37, 4096, 10_007])
+def test_the_range_of_a_slice_is_torch_s_quantiles_of_at_most_four_thousand_pixels(pixels):
+    noise = np.random.default_rng(pixels).exponential(size=(3, 1, 1, pixels)).astype(np.float32)
+    image = torch.from_numpy(noise)
+    some = image.flatten(1)[:, :: max(1, pixels // 4096)].double()
+    low, high = some.quantile(some.new_tensor([0.005, 0.995]), dim=1)[:, :, None, None, None]
+    expected = ((image - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    expected = torch.where(high > low, expected, 0.0).float()
+    torch.testing.assert_close(rescale(image), expected, atol=1e-6, rtol=1e-5)

@@ -3,6 +3,7 @@
 import math
 import pickle
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ class Members:
 
 
 class OneByOne(Members):
-    def log_probs(self, images):
+    def log_probs(self, images, *, coarse=False):
         return (self._members(batch) for batch in images)
 
     def _members(self, batch):
@@ -246,6 +247,39 @@ def test_one_s_own_score_streams_with_a_line_more():
     assert math.isclose(
         float(second_class(logs.exp()).mean()), float(logs.exp()[:, :, 1].mean()), rel_tol=1e-5
     )
+
+
+def test_a_coarse_snapshot_scores_on_the_grid_of_its_learner_streamed_and_stacked_alike():
+    class Coarse(OneByOne):
+        def log_probs(self, images, *, coarse=False):
+            return super().log_probs(batch[..., ::2, ::2] if coarse else batch for batch in images)
+
+    fine, shapes = snapshot(Coarse()), []
+    coarse = replace(fine, coarse=True)
+    score = TopScore(un.bald).per_slice
+
+    def plain(probs):
+        shapes.append(tuple(probs.shape[-2:]))
+        return score(probs)
+
+    rows = fine.candidates
+    streamed, stacked = coarse.reduce(score, rows), coarse.reduce(plain, rows)
+    np.testing.assert_allclose(streamed, stacked, rtol=2e-6, atol=1e-6)
+    assert set(shapes) == {(4, 4), (6, 4)}
+    assert not np.allclose(streamed, fine.reduce(score, rows))
+    # a learner without a grid of its own is scored as ever
+    plain_learner = snapshot(Members())
+    np.testing.assert_array_equal(
+        replace(plain_learner, coarse=True).reduce(score, rows), plain_learner.reduce(score, rows)
+    )
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 300, 100), (3, 2, 9, 7), (1, 3, 400, 300)])
+def test_maps_larger_than_a_block_are_added_up_alike(shape):
+    logs = some_logs(3, shape=shape)
+    for score in SCORES:
+        streamed = score(Running.over(logs, needs_of(score)))
+        torch.testing.assert_close(streamed, score(logs.exp()), atol=1e-6, rtol=1e-5)
 
 
 def test_no_rows_have_no_scores():
