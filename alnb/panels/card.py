@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +9,7 @@ import ipywidgets
 
 from alnb.panels.covers import Covers, covers
 from alnb.panels.live import UNSEEN, Due, Refresher, pen_of, run_beside
+from alnb.panels.markup import Safe, SafeHTML, element, together
 from alnb.panels.places import centres_and_waiting
 from alnb.panels.ranks import Ranking, rankings, ranks_of
 from alnb.panels.thumbs import Thumbs
@@ -45,47 +45,49 @@ class Shows(Protocol):
         ...
 
 
-def why_html(found: Why, thumbs: Thumbs | None, ranking: bool = True) -> str:
+def why_html(found: Why, thumbs: Thumbs | None, ranking: bool = True) -> Safe:
     """The card's body. `ranking`: whether the ranks are still to come, if there are none."""
-    first, *rest = (html.escape(text) for text in sentences(found))
-    facts = " · ".join(
-        html.escape(part) for part in (found.patient, found.position, found.asked) if part
+    first, *rest = sentences(found)
+    facts = " · ".join(part for part in (found.patient, found.position, found.asked) if part)
+    words = element(
+        "div",
+        element("p", first, cls="alnb-why-lead"),
+        *(element("p", text) for text in rest if text),
+        element("p", facts, cls="alnb-why-facts"),
+        cls="alnb-why-words",
     )
-    words = "".join(f"<p>{text}</p>" for text in rest if text)
-    return (
-        '<div class="alnb-why-body">'
-        f"{_pictures(found, thumbs)}"
-        f'<div class="alnb-why-words"><p class="alnb-why-lead">{first}</p>{words}'
-        f'<p class="alnb-why-facts">{facts}</p></div>'
-        f"{_ranks(found, ranking)}</div>"
-    )
+    pictures, ranks = _pictures(found, thumbs), _ranks(found, ranking)
+    return element("div", pictures, words, ranks, cls="alnb-why-body")
 
 
-def _pictures(found: Why, thumbs: Thumbs | None) -> str:
+def _pictures(found: Why, thumbs: Thumbs | None) -> Safe:
     if thumbs is None:
-        return ""
+        return together()
     shown = [("this slice", found.slice_id)]
     if found.nearest is not None:
         shown.append(("nearest labelled", found.nearest))
-    figures = "".join(
-        f'<figure><img src="{thumbs.data_url(slice_id)}" alt="{html.escape(text)}">'
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
+    figures = (
+        element(
+            "figure",
+            element("img", src=thumbs.data_url(slice_id), alt=text),
+            element("figcaption", text),
+        )
         for text, slice_id in shown
     )
-    return f'<div class="alnb-why-pictures">{figures}</div>'
+    return element("div", *figures, cls="alnb-why-pictures")
 
 
-def _ranks(found: Why, coming: bool) -> str:
+def _ranks(found: Why, coming: bool) -> Safe:
     if not found.ranks:
-        return '<div class="alnb-why-ranks">Ranking the pool …</div>' if coming else ""
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(rank))}</td></tr>"
+        wait = element("div", "Ranking the pool …", cls="alnb-why-ranks")
+        return wait if coming else together()
+    rows = (
+        element("tr", element("th", name), element("td", str(rank)))
         for name, rank in found.ranks.items()
     )
-    return (
-        '<table class="alnb-why-ranks"><caption title="Its place in the order in which each '
-        f'strategy would have asked">Rank by other strategies</caption>{rows}</table>'
-    )
+    help_ = "Its place in the order in which each strategy would have asked"
+    caption = element("caption", "Rank by other strategies", title=help_)
+    return element("table", caption, *rows, cls="alnb-why-ranks")
 
 
 class WhyCard:
@@ -105,7 +107,7 @@ class WhyCard:
         self._session = session
         self._labeller = labeller
         self._thumbs = Thumbs(session.cohort)
-        self._cards: Due[tuple[Why, str]] = Due()
+        self._cards: Due[tuple[Why, Safe]] = Due()
         self._rankings: Due[dict[str, Ranking]] = Due()
         self._known: tuple[Hashable, Floats, Covers] | None = None
         self.shown: Why | None = None
@@ -113,7 +115,7 @@ class WhyCard:
             value=not folded, description=_TITLE, tooltip="Fold or unfold this card"
         )
         self.head.add_class("alnb-why-head")
-        self.body = ipywidgets.HTML(_line(_WAIT))
+        self.body = SafeHTML(_line(_WAIT))
         self.widget = ipywidgets.VBox([self.head, self.body])
         self.widget.add_class("alnb-why")
         self._refresher = Refresher(self._draw, busy=pen_of(labeller), interval=INTERVAL)
@@ -197,7 +199,7 @@ class WhyCard:
             None if fit is None else fit.number,
         )
 
-    def _card(self, slice_id: SliceId) -> tuple[Why, str]:
+    def _card(self, slice_id: SliceId) -> tuple[Why, Safe]:
         features, known = self._ground()
         ready = self._rankings.key == self._ranking_key() and self._rankings.value is not None
         row = row_of(self._session, slice_id)
@@ -218,5 +220,5 @@ class WhyCard:
         return self.widget._repr_mimebundle_(**options)
 
 
-def _line(text: str) -> str:
-    return f'<div class="alnb-why-body"><p class="alnb-why-facts">{html.escape(text)}</p></div>'
+def _line(text: str) -> Safe:
+    return element("div", element("p", text, cls="alnb-why-facts"), cls="alnb-why-body")

@@ -7,7 +7,6 @@ far is the farthest slice from its centre at small budgets (k-center; Vepa et al
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from alnb.panels.colouring import ColourBy
 from alnb.panels.embedding import COLOURS, embedding_view
 from alnb.panels.figure import Screen, View, compose, plain
 from alnb.panels.live import DRAGGED, UNSEEN, Due, Refresher, pen_of, run_beside
+from alnb.panels.markup import Safe, SafeHTML, element, together
 from alnb.panels.places import LIMIT, EmbeddingData, embedding_data, no_map
 from alnb.records import Floats, SliceId
 from alnb.store.events import Entry
@@ -125,17 +125,15 @@ def _recall(found: Retrieval) -> str:
     return f"{100 * found.recall:.0f} % ({100 * found.chance:.0f} %)"
 
 
-def comparison_html(columns: Sequence[Compared]) -> str:
-    """The table of numbers as HTML."""
-    head = "".join(f"<th>{html.escape(column.name)}</th>" for column in columns)
-    body = "".join(
-        f'<tr><td title="{html.escape(help_)}">{html.escape(words)}</td>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        + "</tr>"
+def comparison_html(columns: Sequence[Compared]) -> Safe:
+    """The table of numbers as markup."""
+    head = element("tr", element("th"), *(element("th", column.name) for column in columns))
+    body = (
+        element("tr", element("td", words, title=help_), *(element("td", cell) for cell in cells))
         for words, help_, cells in comparison_rows(columns)
     )
-    table = f'<table class="alnb-compare"><tr><th></th>{head}</tr>{body}</table>'
-    return f'{table}<p class="alnb-compare-note">{_READ}</p>{_STYLE}'
+    table = element("table", head, *body, cls="alnb-compare")
+    return together(table, element("p", _READ, cls="alnb-compare-note"), _STYLE)
 
 
 _READ = (
@@ -143,14 +141,14 @@ _READ = (
     "better. Neighbouring slices look alike, so the same volume or patient is found easily; "
     "another volume of the same patient is not."
 )
-_STYLE = """<style>
+_STYLE = Safe("""<style>
 .alnb-compare { border-collapse: collapse; line-height: 1.5; font-variant-numeric: tabular-nums;
   color: var(--jp-ui-font-color1, #1f2328); font-size: 13px; }
 .alnb-compare tr, .alnb-compare td, .alnb-compare th { background: none !important; }
 .alnb-compare td, .alnb-compare th { padding: 1px 22px 1px 0; text-align: left; border: 0; }
 .alnb-compare-note { max-width: 640px; margin: 4px 0; line-height: 1.4; font-size: 12px;
   color: var(--jp-ui-font-color2, #6a737d); }
-</style>"""
+</style>""")
 
 
 class EmbeddingComparison:
@@ -182,7 +180,7 @@ class EmbeddingComparison:
         )
         self._screen = Screen(*self._views())
         self.figure = self._screen.widget
-        self.table = ipywidgets.HTML(_WAIT)
+        self.table = SafeHTML(_WAIT)
         self.line = ipywidgets.Label("")
         self.widget = ipywidgets.VBox([self.colour, self.figure, self.table, self.line])
         for place in range(len(self._names)):  # the last view's traces come first

@@ -19,6 +19,7 @@ from alnb.panels.covers import Covers, circles, cover_sentence, covers
 from alnb.panels.figure import INK, View, compose, plain, title
 from alnb.panels.learning import LearnRow
 from alnb.panels.live import DRAGGED, REST, Ask, Due, FigurePanel
+from alnb.panels.markup import SafeHTML, element
 from alnb.panels.places import (
     LIMIT,
     EmbeddingData,
@@ -322,7 +323,7 @@ class EmbeddingPart:
             style={"description_width": "14px"},
         )
         self.learning = LearnRow(session)
-        self.sentence = ipywidgets.HTML("", layout={"min_width": "0"})
+        self.sentence = SafeHTML("", layout={"min_width": "0"})
         row = {"flex_flow": "row wrap", "width": "100%"}
         self.controls = ipywidgets.VBox(
             [
@@ -355,8 +356,8 @@ class EmbeddingPart:
         ):
             self._data = embedding_data(self._session, worked.xy, limit=self._limit)
             self._shown = shown
-        words = plain(cover_sentence(worked.covers, self._radius))
-        self.sentence.value = f'<div class="alnb-covers" title="{plain(_HELP)}">{words}</div>'
+        words = cover_sentence(worked.covers, self._radius)
+        self.sentence.value = element("div", words, cls="alnb-covers", title=_HELP)
         if time.monotonic() >= self._resting or len(self._data.rows) <= LIVE:
             self._faded = self._radius
         reach = Reach(worked.covers, self._radius, self._faded, self.drawn.value)
