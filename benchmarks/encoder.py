@@ -44,7 +44,6 @@ from alnb.models.hardware import best_device, fast_dtype
 from alnb.models.resnet import backbone, features, projection
 from alnb.models.views import Views
 
-
 CLOCK = time.process_time if "--cpu-time" in sys.argv else time.perf_counter
 
 

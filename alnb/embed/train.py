@@ -209,9 +209,8 @@ def train_encoder(
         on_step=on_step,
         stopped=stopped,
         resume=before,
-        keep=lambda state: keep(
-            checkpoint.to_bytes({**state, "about": packed({"for": told, **batches.place()})})
-        ),
+        # bytes that nobody keeps are not made
+        keep=ignore if keep is ignore else lambda state: keep(_rest(state, told, batches)),
     )
     if not report.steps and not report.stopped:
         raise FloatingPointError(
@@ -331,6 +330,12 @@ def _digest(recipe: EncoderRecipe, codes: Rows, cache: Tensor) -> str:
     told.update(codes.tobytes())
     told.update(some.tobytes())
     return told.hexdigest()
+
+
+def _rest(state: Mapping[str, Tensor], told: str, batches: _Batches) -> bytes:
+    """All that the rest of a training depends on."""
+    about = packed({"for": told, **batches.place()})
+    return checkpoint.to_bytes({**state, "about": about})
 
 
 def _unfinished(data: bytes, told: str) -> tuple[dict[str, Tensor] | None, str]:

@@ -100,6 +100,10 @@ class _Run:
         self.net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.kept = copy.deepcopy(net).eval()
+        if not recipe.average:
+            # nothing to average: only what a diverging pass spoils, the buffers, is held twice
+            for mine, theirs in zip(self.kept.parameters(), net.parameters(), strict=True):
+                mine.data = theirs.data
         self.batches, self.loss, self.steps, self.recipe = batches, loss, steps, recipe
         self.batch = recipe.batch
         self.device = self.parameters[0].device
@@ -157,7 +161,8 @@ class _Run:
         numbers = [self.done, self.batch, self.last, self.seconds]
         state = {"fit": torch.tensor(numbers, dtype=torch.float64)}
         state |= {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        state |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
+        kept = self.kept.state_dict() if self.recipe.average else dict(self.kept.named_buffers())
+        state |= {f"kept.{name}": value for name, value in kept.items()}
         for place, parameter in enumerate(self.parameters):
             for name, value in self.optimiser.state.get(parameter, {}).items():
                 state[f"optimiser.{place}.{name}"] = value
@@ -168,7 +173,7 @@ class _Run:
         done, batch, self.last, self.seconds = state["fit"].tolist()
         self.done, self.batch = int(done), int(batch)
         self.net.load_state_dict(_part(state, "net."))
-        self.kept.load_state_dict(_part(state, "kept."))
+        self.kept.load_state_dict(_part(state, "kept."), strict=False)
         for place, parameter in enumerate(self.parameters):
             moments = _part(state, f"optimiser.{place}.")
             for name, value in moments.items():
@@ -197,9 +202,11 @@ class _Run:
     @torch.no_grad()
     def _average(self, done: int) -> None:
         weight = 1 - min(self.recipe.average, (1 + done) / (10 + done))
-        mine = [*self.kept.parameters(), *_floats(self.kept)]
-        theirs = [*self.net.parameters(), *_floats(self.net)]
-        torch._foreach_lerp_([p.data for p in mine], [p.data for p in theirs], weight)
+        mine, theirs = _floats(self.kept), _floats(self.net)
+        if self.recipe.average:
+            mine, theirs = [*self.kept.parameters(), *mine], [*self.net.parameters(), *theirs]
+        if mine:
+            torch._foreach_lerp_([p.data for p in mine], [p.data for p in theirs], weight)
 
     def _halve(self, error: RuntimeError | MemoryError) -> str:
         """Halve the batch after an allocation failed; anything else is raised again."""

@@ -119,12 +119,17 @@ class Views:
 
 def apply(images: Tensor, view: View) -> Tensor:
     """Views (B, 1, S, S) of `images` (B, 1, S, S); what lies outside a crop or an image is 0."""
-    inside = functional.affine_grid(
-        torch.cat([view.turn, view.move[:, :, None]], 2), list(images.shape), align_corners=False
-    )
-    grid = torch.addcmul(view.corner[:, None, None], inside, view.zoom[:, None, None])
+    side = images.shape[3]
+    axis = (torch.arange(side, device=images.device) * 2 + 1) / side - 1
+    turn = view.zoom[:, :, None] * view.turn
+    start = view.zoom * view.move + view.corner
+    # one addition per point: what its column gives and what its row gives
+    columns = turn[:, None, :, 0] * axis[:, None] + start[:, None]
+    rows = turn[:, None, :, 1] * axis[:, None]
+    grid = rows[:, :, None] + columns[:, None]
     moved = functional.grid_sample(images, grid, align_corners=False)
-    moved = moved * (inside.abs().amax(3) <= 1).unsqueeze(1)
+    low, high = _cropped(view, axis)
+    moved *= ((axis >= low) & (axis <= high)).unsqueeze(1)
     return _erased(_blurred(moved, view.kernel), view.hole)
 
 
@@ -167,6 +172,17 @@ def _first(boxes: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[torch.arange(len(boxes), device=boxes.device), first], good.any(1)
 
 
+def _cropped(view: View, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, S, 1) least and largest x of each row that lie inside the crop, in output coordinates."""
+    # turn . (x, y) + move is in -1..1 for both coordinates; 0 as a slope leaves all or nothing
+    slope = view.turn[:, None, :, 0]
+    slope = torch.where(slope.abs() < 1e-9, 1e-9, slope)
+    rest = view.turn[:, None, :, 1] * axis[:, None] + view.move[:, None]
+    ends = torch.stack([(-1 - rest) / slope, (1 - rest) / slope], 3)
+    low, high = ends.amin(3).amax(2), ends.amax(3).amin(2)
+    return low.unsqueeze(2), high.unsqueeze(2)
+
+
 def _kernel(sigma: Tensor) -> Tensor:
     """(B,) standard deviations in pixels -> (B, 5) weights; 0 leaves the image as it is."""
     offset = torch.arange(_TAPS, device=sigma.device) - _TAPS // 2
@@ -175,12 +191,13 @@ def _kernel(sigma: Tensor) -> Tensor:
 
 
 def _blurred(images: Tensor, kernel: Tensor) -> Tensor:
-    """Each image with its own kernel, along rows and columns; the border is mirrored."""
+    """Each image with its own kernel along rows and columns; the border is mirrored."""
     count, side = images.shape[0], _TAPS // 2
-    # one image per channel, so that a grouped convolution gives every image its kernel
+    # one image per channel, so that a grouped convolution gives every image its kernel; on a CPU
+    # one pass of 25 taps is up to four times as fast as two passes of five
     stack = functional.pad(images.view(1, count, *images.shape[2:]), [side] * 4, mode="reflect")
-    stack = functional.conv2d(stack, kernel.view(count, 1, _TAPS, 1), groups=count)
-    stack = functional.conv2d(stack, kernel.view(count, 1, 1, _TAPS), groups=count)
+    square = kernel[:, None, :, None] * kernel[:, None, None]
+    stack = functional.conv2d(stack, square, groups=count)
     return stack.view_as(images)
 
 
