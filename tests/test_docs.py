@@ -27,11 +27,29 @@ def test_the_strategy_of_the_readme_keeps_the_contract_and_opens_a_session(tmp_p
 
 def test_the_loop_of_the_readme_runs(tmp_path, monkeypatch, hearts, project):
     monkeypatch.chdir(tmp_path)
-    (code,) = [b for b in BLOCKS if "session.ask(6)" in b]
+    (code,) = [b for b in BLOCKS if "SimulatedOracle" in b]
     session = project()
     exec(code, {"alnb": alnb, "session": session})
     assert len(session.labelled) == 6
     assert list((tmp_path / "labels").glob("*_labels.nii.gz"))
+
+
+def test_the_embedding_of_the_readme_is_learnt_and_asked_by(project, monkeypatch, capsys):
+    from alnb.embed.train import EncoderRecipe
+    from alnb.session.session import Session
+
+    (code,) = [b for b in BLOCKS if "learn_embedding" in b]
+    learn = Session.learn_embedding
+
+    def quickly(self, weights):
+        return learn(self, EncoderRecipe(weights, steps=2, size=32, batch=6, width=0.1))
+
+    monkeypatch.setattr(Session, "learn_embedding", quickly)
+    session = project()
+    exec(code, {"session": session})
+    assert session.embedding == "acdc"
+    assert session.round.strategy.startswith("CoreSet")
+    assert "| coreset | 6 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "alnb").rglob("*.py")), ids=lambda p: p.stem)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from alnb.strategies.badge import BADGE
 from alnb.strategies.claspe import ClaspPE
+from alnb.strategies.coregcn import CoreGCN
 from alnb.strategies.cost import CostAware
 from alnb.strategies.foreground import ForegroundRandom
+from alnb.strategies.kmeans_bald import KMeansBALD
 from alnb.strategies.max_cover import SuggestiveAnnotation
 from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
 from alnb.strategies.selective import Selective
@@ -12,6 +15,7 @@ from alnb.strategies.stochastic_batches import StochasticBatches
 from alnb.strategies.strided import Strided
 from alnb.strategies.uncertainty import TopScore, bald, entropy, least_confidence, margin
 from alnb.strategies.usim import UsimLike
+from alnb.strategies.vaal import VAAL
 from alnb.strategies.wrappers import WarmStart
 
 
@@ -83,3 +87,23 @@ def by_usim() -> WarmStart:
 def by_second() -> WarmStart:
     """Entropy per predicted second, strided until a model is fitted."""
     return WarmStart(Strided(), CostAware())
+
+
+def by_badge() -> WarmStart:
+    """Large, diverse gradients of the last layer (BADGE), strided until there are any."""
+    return WarmStart(Strided(), BADGE())
+
+
+def by_kmeans_bald() -> WarmStart:
+    """Diverse slices among those of largest BALD, strided until there is what it needs."""
+    return WarmStart(Strided(), KMeansBALD())
+
+
+def by_coregcn() -> WarmStart:
+    """Core-set by a graph network, strided until there is what it needs."""
+    return WarmStart(Strided(), CoreGCN())
+
+
+def by_vaal() -> WarmStart:
+    """What is unlike the labelled slices (VAAL), strided until there is what it needs."""
+    return WarmStart(Strided(), VAAL())
