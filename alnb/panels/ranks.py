@@ -128,12 +128,13 @@ def as_asked(session: Session) -> tuple[PoolSnapshot, Rows]:
     if current is None:
         return snapshot, _NONE
     query = session.pool.rows(current.query)
-    first_time = query[snapshot.counts[query] <= 1]
+    # only where answers go back to the pool may what was asked have been labelled before
+    before = session.created.keep_labelled & (snapshot.counts[query] > 1)
     return (
         dataclasses.replace(
             snapshot,
             candidates=np.union1d(snapshot.candidates, query),
-            labelled=np.setdiff1d(snapshot.labelled, first_time),
+            labelled=np.setdiff1d(snapshot.labelled, query[~before]),
         ),
         query,
     )

@@ -175,6 +175,19 @@ def test_rankings_are_those_the_strategies_would_have_given_when_the_query_was_a
     assert set(query.tolist()) <= set(by_entropy.rows.tolist())
 
 
+def test_what_was_asked_twice_before_its_answer_is_ranked_as_unlabelled(project):
+    from alnb.strategies.coreset import CoreSet
+
+    session = project(strategy=CoreSet())
+    session.ask(2)
+    session.ask(3)  # nobody answered, so the same slices come again
+    for slice_id in session.queue[:2]:
+        label(session, slice_id)
+    order = rankings(session)["coreset"]
+    query = session.pool.rows(session.round.query)
+    assert [order.rank(int(row)).place for row in query] == [1, 2, 3]
+
+
 def test_a_large_pool_is_ranked_by_a_sample_that_holds_the_query(project, monkeypatch):
     from alnb.panels import ranks
 
