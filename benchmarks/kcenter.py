@@ -189,8 +189,8 @@ def main() -> None:
     pools = {(p["internal_api"], p["num_threads"]) for p in threadpool_info()}
     say(f"{picks} picks; numpy {np.__version__}; threads {sorted(pools)}\n\n")
     say(
-        "| data | n × dim | lazy | one product per pick | ratio | ratio to scikit-learn, scaled from "
-        "fewer picks | same rows, radii apart | reads of the data | distances | extra memory |\n"
+        "| data | n × dim | lazy | one product per pick | ratio | ratio to scikit-learn (scaled "
+        "from fewer picks) | same rows, radii apart | reads of the data | distances | extra memory |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for kind in asked.kinds:

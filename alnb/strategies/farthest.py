@@ -46,7 +46,7 @@ _UP = 1 + 2.0**-22
 """Lifts a float64 beyond the rounding of its float32."""
 
 _BATCH = 256
-"""Centres per product."""
+"""Centres per product at most, and rows measured at a time."""
 
 _FIRST, _LEAST = 1024, 512
 """Rows of the first working set, and of the smallest."""
@@ -87,7 +87,8 @@ class Cloud:
         # Rows per block: a megabyte stays in cache.
         self.block = int(np.clip(2**18 // max(self.width, 1), 64, 2048))
         self._room = np.empty((min(self.block, self.length), self.width), dtype=np.float32)
-        self.wide = np.empty(_BATCH * len(self._room), dtype=np.float32)
+        self.batch = int(np.clip(2**22 // max(self.width, 1), 16, _BATCH))
+        self.wide = np.empty(self.batch * len(self._room), dtype=np.float32)
         self._threads: int | None = None
         self.scale = 1.0
         self._shift: Floats | None = None
@@ -261,7 +262,7 @@ class Centres:
             self._keep(stop)
             return self._doubled[start:stop], reach
         out = np.empty((stop - start, self._cloud.width), dtype=np.float32)
-        return self._cloud.near(self._rows[start:stop], out=out) * np.float32(-2), reach
+        return np.multiply(self._cloud.near(self._rows[start:stop], out=out), -2, out=out), reach
 
     def _keep(self, stop: int) -> None:
         """Have the first `stop` at hand."""
@@ -389,7 +390,7 @@ class Frontier:
                 self._hot = self._heat(self._refreshed(self._near), crowd)
                 crowd *= 2
             hot = self._hot
-            if self._centres.count - hot.near.known <= _BATCH:
+            if self._centres.count - hot.near.known <= _FEW:
                 found = self._decide(hot)
                 if found is not None:
                     return found
@@ -467,7 +468,7 @@ class Frontier:
         points = near.points[places]
         limit = near.squared[places] + near.slack[places] - near.reach[places]
         value = near.value[places]
-        step = max(_BATCH, 2**16 // len(places))
+        step = max(self._cloud.batch, min(2**16 // len(places), 2**20 // max(self._cloud.width, 1)))
         for start in range(int(near.settled[places].min()), self._centres.count, step):
             stop = min(start + step, self._centres.count)
             doubled, reach = self._centres.part(start, stop)
@@ -525,9 +526,8 @@ class Frontier:
         with self._cloud.busy(missed * len(near.rows)):
             for start in range(0, len(near.rows), self._cloud.block):
                 part = slice(start, start + self._cloud.block)
-                for first in range(near.known, self._centres.count, _BATCH):
-                    stop = min(first + _BATCH, self._centres.count)
-                    self._bring(near.points[part], near.reach[part], lowest[part], first, stop)
+                points, reach = near.points[part], near.reach[part]
+                self._bring(points, reach, lowest[part], near.known, self._centres.count)
         np.minimum(near.squared, lowest, out=near.squared)
         near.known = self._centres.count
         self._picked += len(near.rows) * (missed + 8.0)
@@ -584,8 +584,8 @@ class Frontier:
         cloud = self._cloud
         points, reach, squared = cloud.near(rows), cloud.reach[rows], self._bound[rows]
         weight = None if self._weight is None else self._weight[rows]
-        for first in range(start, self._centres.count, _BATCH):
-            stop = min(first + _BATCH, self._centres.count)
+        for first in range(start, self._centres.count, cloud.batch):
+            stop = min(first + cloud.batch, self._centres.count)
             self._bring(points, reach, squared, first, stop)
             keep = (squared if weight is None else squared * weight) >= self._outside
             # Those that fell below need not hear of the other centres now.
@@ -626,14 +626,16 @@ class Frontier:
         self, points: Singles, reach: Singles, squared: Singles, start: int, stop: int
     ) -> None:
         """Lower the bounds `squared`, in place, to those of the centres start..stop-1."""
-        doubled, reaches = self._centres.part(start, stop)
-        shape = len(doubled), len(points)
-        above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
-        self._cloud.products(doubled, points, out=above)
-        above += reaches[:, None]
-        lowest = above.min(axis=0)
-        lowest += reach
-        np.minimum(squared, lowest, out=squared)
+        for first in range(start, stop, self._cloud.batch):
+            last = min(first + self._cloud.batch, stop)
+            doubled, reaches = self._centres.part(first, last)
+            shape = len(doubled), len(points)
+            above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
+            self._cloud.products(doubled, points, out=above)
+            above += reaches[:, None]
+            lowest = above.min(axis=0)
+            lowest += reach
+            np.minimum(squared, lowest, out=squared)
 
 
 def _joined(parts: list[_Near]) -> _Near:

@@ -336,6 +336,14 @@ def test_the_data_is_neither_written_nor_copied():
     assert state._cloud.x.base is x or state._cloud.x is x
 
 
+def test_many_centres_of_which_few_are_kept_at_hand_give_the_same():
+    rng = np.random.default_rng(12)
+    x = walks(rng, 150, 5000).astype(np.float32)
+    centres = np.sort(rng.choice(150, size=80, replace=False))
+    left = np.setdiff1d(np.arange(150), centres)
+    same(KCenter(x, centres=centres).take(12), plain(x, centres, left, 12))
+
+
 def test_a_memory_map_and_other_layouts_give_the_same(tmp_path):
     x = np.random.default_rng(11).normal(size=(200, 6)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
