@@ -190,7 +190,8 @@ def main() -> None:
     say(f"{picks} picks; numpy {np.__version__}; threads {sorted(pools)}\n\n")
     say(
         "| data | n × dim | lazy | one product per pick | ratio | ratio to scikit-learn (scaled "
-        "from fewer picks) | same rows, radii apart | reads of the data | distances | extra memory |\n"
+        "from fewer picks) | same rows, radii apart | reads of the data | distances | "
+        "extra memory |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for kind in asked.kinds:
