@@ -192,10 +192,13 @@ class _Run:
             output = self.net(source)
         loss = self.loss(output, *rest)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         value = float(loss.detach())
         finite = math.isfinite(value) and math.isfinite(float(norm))
         if finite:
+            # a gradient that is short enough is not multiplied by 1
+            if float(norm) > self.recipe.clip:
+                nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip, norm)
             self.optimiser.step()
         return value, finite
 

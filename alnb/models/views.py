@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _TRIES = 10
 _TAPS = 5
+_FAINT = 1e-6
 _BLUR_SIDE = 256
 
 
@@ -187,6 +188,8 @@ def _kernel(sigma: Tensor) -> Tensor:
     """(B,) standard deviations in pixels -> (B, 5) weights; 0 leaves the image as it is."""
     offset = torch.arange(_TAPS, device=sigma.device) - _TAPS // 2
     weight = torch.exp(-0.5 * (offset / sigma[:, None].clamp(min=1e-3)) ** 2)
+    # products of far smaller weights are denormal numbers, ten times as slow on a CPU
+    weight = torch.where(weight < _FAINT, 0.0, weight)
     return weight / weight.sum(1, keepdim=True)
 
 
