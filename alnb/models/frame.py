@@ -89,8 +89,8 @@ def rescale(images: Tensor) -> Tensor:
     flat = images.flatten(1)
     some = flat[:, :: max(1, flat.shape[1] // 4096)]
     low, high = (value[:, None, None, None] for value in _quantiles(some, (0.005, 0.995)))
-    scaled: Tensor = ((images - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return torch.where(high > low, scaled, 0.0)
+    scaled: Tensor = images.sub(low).div_((high - low).clamp(min=1e-12)).clamp_(0, 1)
+    return scaled.mul_(high > low)
 
 
 def _quantiles(values: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
