@@ -84,8 +84,9 @@ class Cloud:
         # |x|^2 + |c|^2 - 2 x.c is off by at most this share of |x|^2 + |c|^2: two sums of
         # products, then moving, scaling and adding up.
         self.error = 2.02 * sums + 16 * _ROUND
-        # Rows per block: a megabyte stays in cache.
-        self.block = int(np.clip(2**18 // max(self.width, 1), 64, 2048))
+        # Rows per block: one megabyte stays in cache, four keep several threads busy.
+        room = int(np.clip(self.x.size // 128, 2**18, 2**20))
+        self.block = int(np.clip(room // max(self.width, 1), 64, 2048))
         self._room = np.empty((min(self.block, self.length), self.width), dtype=np.float32)
         self.batch = int(np.clip(2**22 // max(self.width, 1), 16, _BATCH))
         self.wide = np.empty(self.batch * len(self._room), dtype=np.float32)
@@ -360,6 +361,7 @@ class Frontier:
         self._hot: _Hot | None = None
         self._outside = np.inf  # no member outside of the working set has a larger key
         self._size = _FIRST
+        self._stale = 0  # how many of the rows pulled last were out of date
         self._pulled = self._picked = 0.0
         self._top: Top | None = None  # the answer, when this many centres were known:
         self._asked = -1
@@ -383,8 +385,9 @@ class Frontier:
         size, crowd = 0, _HOT
         while True:
             if self._near is None:
-                # Twice as many each time nothing came of it: then even a crowd of ties gets in.
-                size = max(self._size, 2 * size)
+                # Twice as many when most were up to date and nothing came of it all the same: then
+                # even a crowd of ties gets in.
+                size = max(self._size, 2 * size if 2 * self._stale < size else size)
                 self._near = self._pull(size)
             if self._hot is None:
                 self._hot = self._heat(self._refreshed(self._near), crowd)
@@ -571,6 +574,7 @@ class Frontier:
         # Rows that missed the same centres come together.
         rows = rows[np.argsort(self._known[rows], kind="stable")]
         missed = centres.count - self._known[rows].astype(np.int64)
+        self._stale = int(np.count_nonzero(missed))
         self._picked, self._pulled = 0.0, missed.sum() + 128.0 * len(rows) + cloud.length
         parts = [self._brought(rows[:0], centres.count)]
         with cloud.busy(int(missed.sum())):
