@@ -42,8 +42,9 @@ def k_center(
 
     x : (N, D) features of the whole pool. centres : rows that count as covered from the start.
     candidates : rows that may be picked, by default all that are no centres; each at most once,
-    also among duplicates, and the lowest row wins a tie. first : the pick that opens an empty set of centres; ignored
-    when there are centres. cost : (N,) positive; the largest distance per cost is picked.
+    also among duplicates, and the lowest row wins a tie. first : the pick that opens an empty set
+    of centres; ignored when there are centres. cost : (N,) positive; the largest distance per cost
+    is picked.
     volume, cap : (N,) codes, and how many picks may share one.
 
     Since picks depend only on those before, n = K gives a queue to walk through, and asking for n
