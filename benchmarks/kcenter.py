@@ -2,8 +2,8 @@
 
 ``python benchmarks/kcenter.py`` prints Markdown; ``--full`` adds 1 000 000 x 512 (2 GB of data).
 Every ratio is of times measured in the same run, alternating; each is the least over repeats. The
-plain method reads all of the data for every pick: in float32, one matrix-vector product. Products
-of matrices use the threads of numpy's BLAS (OPENBLAS_NUM_THREADS and its like limit them).
+plain method reads all of the data for every pick: in float32, one matrix-vector product. Both
+use as many threads as numpy's BLAS has (OPENBLAS_NUM_THREADS and its like limit them).
 """
 
 from __future__ import annotations
@@ -116,19 +116,17 @@ def reads_and_memory(x: Matrix, picks: int) -> tuple[float, float, float]:
     Memory is the most that numpy held beyond the data, as a share of it, buffers of the BLAS not
     counted.
     """
-    rows = pairs = 0
+    rows, pairs = [], []
     near, bring = farthest.Cloud.near, farthest.Frontier._bring
 
-    def counted(cloud, wanted, out=None):  # type: ignore[no-untyped-def]
-        nonlocal rows
+    def counted(cloud, wanted, out):  # type: ignore[no-untyped-def]
         found = near(cloud, wanted, out)
-        rows += len(found)
+        rows.append(len(found))
         return found
 
-    def brought(frontier, points, *others):  # type: ignore[no-untyped-def]
-        nonlocal pairs
-        pairs += len(points) * (others[-1] - others[-2])
-        bring(frontier, points, *others)
+    def brought(frontier, points, reach, squared, missed, *room):  # type: ignore[no-untyped-def]
+        pairs.append(len(points) * len(missed))
+        bring(frontier, points, reach, squared, missed, *room)
 
     farthest.Cloud.near, farthest.Frontier._bring = counted, brought  # type: ignore[method-assign]
     tracemalloc.start()
@@ -138,7 +136,7 @@ def reads_and_memory(x: Matrix, picks: int) -> tuple[float, float, float]:
     finally:
         tracemalloc.stop()
         farthest.Cloud.near, farthest.Frontier._bring = near, bring  # type: ignore[method-assign]
-    return rows / len(x), pairs / (len(x) * picks), peak / x.nbytes
+    return sum(rows) / len(x), sum(pairs) / (len(x) * picks), peak / x.nbytes
 
 
 def compare(kind: str, n: int, dim: int, *, picks: int, repeats: int, few: int) -> str:

@@ -9,17 +9,19 @@ Products run in float32 and carry a bound of their rounding error; whatever deci
 computed again in float64, from differences. The outcome is that of the plain method in float64:
 rows whose squared distances differ by less than a part in 10^12 tie, and the lowest wins.
 
-Large products of matrices use the threads of the BLAS behind numpy, the rest runs on one.
+Of large data, blocks of rows are worked on by as many threads as the BLAS behind numpy would use,
+at most eight; each product runs on one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from alnb.records import Floats, Rows
 
 Points = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Result = TypeVar("Result")
 
 TIE = 1 - 1e-12
 """Squared distances whose ratio is above this are equal, so that rounding breaks no tie."""
@@ -57,8 +60,11 @@ _HOT = 128
 _FEW = 16
 """Of so many rows distances are computed at a time, for those that will be picked next."""
 
-_LARGE = 2**27
-"""So many multiplications, a few milliseconds of one thread, are worth several."""
+_LARGE = 2**22
+"""Data of so many numbers, and so many multiplications, are worth several threads."""
+
+_MOST = 8
+"""Threads at most, each of which has a room of its own."""
 
 _ONE_AT_A_TIME = Lock()
 
@@ -84,16 +90,16 @@ class Cloud:
         # |x|^2 + |c|^2 - 2 x.c is off by at most this share of |x|^2 + |c|^2: two sums of
         # products, then moving, scaling and adding up.
         self.error = 2.02 * sums + 16 * _ROUND
-        # Rows per block: one megabyte stays in cache, four keep several threads busy.
-        room = int(np.clip(self.x.size // 128, 2**18, 2**20))
+        # Rows per block: half a megabyte stays in cache, four make long tasks of large data.
+        room = int(np.clip(self.x.size // 256, 2**17, 2**20))
         self.block = int(np.clip(room // max(self.width, 1), 64, 2048))
-        self._room = np.empty((min(self.block, self.length), self.width), dtype=np.float32)
         self.batch = int(np.clip(2**22 // max(self.width, 1), 16, _BATCH))
-        self.wide = np.empty(self.batch * len(self._room), dtype=np.float32)
-        self._threads: int | None = None
+        self._rooms = [_Room(self)]
+        self._threads = 1
+        self._workers: ThreadPoolExecutor | None = None
         self.scale = 1.0
         self._shift: Floats | None = None
-        with np.errstate(over="ignore", invalid="ignore"):
+        with self.calm(), np.errstate(over="ignore", invalid="ignore"):
             self._frame(self._sample())
             self.reach = self._reach()
             if not np.isfinite(self.reach).all():
@@ -101,18 +107,18 @@ class Cloud:
                 self._frame(np.full((1, self.width), self._largest()))
                 self.reach = self._reach()
 
-    def near(self, rows: Rows | slice, out: Singles | None = None) -> Singles:
-        """(len, D) float32, moved and scaled; valid until the next call unless `out` is given."""
+    def near(self, rows: Rows | slice, out: Singles) -> Singles:
+        """(len, D) float32, moved and scaled; in `out`, unless the data itself will do."""
         if self._shift is None and self.scale == 1 and self.x.dtype == np.float32:
             if isinstance(rows, slice):
                 found: Singles = self.x[rows]
                 return found
-            out = (self._room if out is None else out)[: len(rows)]
+            out = out[: len(rows)]
             # "clip" writes straight into `out`; rows have been checked at the door.
             np.take(self.x, rows, axis=0, out=out, mode="clip")
             return out
         part = self.x[rows]
-        out = (self._room if out is None else out)[: len(part)]
+        out = out[: len(part)]
         if self.scale == 1 and self.x.dtype in (np.float32, np.float16):
             return np.subtract(part, np.float32(0) if self._shift is None else self._shift, out=out)
         moved = part.astype(np.float64) * self.scale
@@ -153,20 +159,38 @@ class Cloud:
 
     @contextmanager
     def calm(self) -> Iterator[None]:
-        """Within, products run on one thread, except where `busy` says otherwise.
+        """Within, each product runs on one thread, and `spread` uses as many as there were.
 
-        On a busy machine every thread of a product waits for its turn, which takes longer than a
-        small product does. The number is one for the whole process, hence the lock.
+        The threads of one product wait for each other all the time, which on a busy machine takes
+        far longer than the product; blocks of rows need not. The number is one for the whole
+        process, hence the lock.
         """
         with _ONE_AT_A_TIME, _blas().limit(limits=1) as limited:
-            self._threads = limited.get_original_num_threads().get("blas")
-            yield
+            before = limited.get_original_num_threads().get("blas") or 1
+            # All of a small pool is soon done by one.
+            self._threads = min(before, _MOST) if self.x.size >= _LARGE else 1
+            with ThreadPoolExecutor(self._threads) as self._workers:
+                yield
 
-    def busy(self, pairs: int) -> AbstractContextManager[object]:
-        """Within, as many threads as there were, if so many pairs of rows are worth them."""
-        # All of a small pool is soon done by one.
-        large = min(32 * self.x.size, pairs * self.width) >= _LARGE
-        return _blas().limit(limits=self._threads) if large else nullcontext()
+    def spread(self, task: Callable[[slice, _Room], Result], rows: int, pairs: int) -> list[Result]:
+        """``task(part, room)`` of one block after the other out of `rows`, on several threads.
+
+        pairs : of rows and centres, the work in all; a little of it stays on one thread. A room
+        belongs to one task at a time.
+        """
+        parts = [slice(b, min(b + self.block, rows)) for b in range(0, rows, self.block)]
+        workers = min(self._threads, len(parts)) if pairs * self.width >= _LARGE else 1
+
+        def share(number: int) -> list[Result]:
+            return [task(part, self._rooms[number]) for part in parts[number::workers]]
+
+        if workers == 1:
+            return share(0)
+        while len(self._rooms) < workers:
+            self._rooms.append(_Room(self))
+        assert self._workers is not None
+        shares = list(self._workers.map(share, range(workers)))
+        return [shares[number % workers][number // workers] for number in range(len(parts))]
 
     def excess(self, reach: Singles) -> Singles:
         """How far rounding may have lifted a squared distance, by the share of one of its ends."""
@@ -209,14 +233,22 @@ class Cloud:
         What that may be too much is at most `excess` of either.
         """
         reach = np.zeros(self.length, dtype=np.float32)
-        for start in range(0, self.length, self.block):
-            part = slice(start, start + self.block)
-            near = self.near(part)
+
+        def task(part: slice, room: _Room) -> None:
+            near = self.near(part, room.points)
             for first in range(0, self.width, _STRIP):
                 strip = near[:, first : first + _STRIP]
                 reach[part] += np.einsum("nd,nd->n", strip, strip)
-        reach *= np.float32(1 + self.error)
-        reach += _TINY
+
+        # numpy's error state is each thread's own.
+        def quiet(part: slice, room: _Room) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                task(part, room)
+
+        self.spread(quiet, self.length, self.length)
+        with np.errstate(over="ignore", invalid="ignore"):
+            reach *= np.float32(1 + self.error)
+            reach += _TINY
         return reach
 
     def _check(self) -> None:
@@ -229,6 +261,15 @@ class Cloud:
     def _largest(self) -> float:
         blocks = range(0, self.length, self.block)
         return max(float(np.abs(self.x[b : b + self.block]).max(initial=0)) for b in blocks)
+
+
+class _Room:
+    """Where one thread puts a block of rows, and their products with some centres."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        rows = min(cloud.block, cloud.length)
+        self.points = np.empty((rows, cloud.width), dtype=np.float32)
+        self.wide = np.empty(cloud.batch * rows, dtype=np.float32)
 
 
 class Centres:
@@ -260,19 +301,20 @@ class Centres:
         """-2 times the rows of centres start..stop-1, and their lifted squared norms."""
         reach = self._cloud.reach[self._rows[start:stop]]
         if stop <= self._limit:
-            self._keep(stop)
+            self.keep(stop)
             return self._doubled[start:stop], reach
         out = np.empty((stop - start, self._cloud.width), dtype=np.float32)
-        return np.multiply(self._cloud.near(self._rows[start:stop], out=out), -2, out=out), reach
+        return np.multiply(self._cloud.near(self._rows[start:stop], out), -2, out=out), reach
 
-    def _keep(self, stop: int) -> None:
-        """Have the first `stop` at hand."""
+    def keep(self, stop: int) -> None:
+        """Have the first `stop` at hand, as many as may be: before threads ask for them."""
+        stop = min(stop, self._limit)
         if stop > len(self._doubled):
             room = min(max(stop, 2 * len(self._doubled), 16), self._limit)
             self._doubled = _grown(self._doubled, room)
         if stop > self._kept:
             out = self._doubled[self._kept : stop]
-            found = self._cloud.near(self._rows[self._kept : stop], out=out)
+            found = self._cloud.near(self._rows[self._kept : stop], out)
             np.multiply(found, -2, out=out)
             self._kept = stop
 
@@ -461,9 +503,8 @@ class Frontier:
         wanted = (keys >= least) & ~hot.exact & (near.squared >= 0)
         for again in (False, True):
             places = (wanted & ((near.settled > 0) == again)).nonzero()[0]
-            with self._cloud.busy(len(places) * self._centres.count):
-                for start in range(0, len(places), _BATCH):
-                    self._measure(near, places[start : start + _BATCH])
+            for start in range(0, len(places), _BATCH):
+                self._measure(near, places[start : start + _BATCH])
         hot.exact[wanted] = True
 
     def _measure(self, near: _Near, places: Rows) -> None:
@@ -526,11 +567,13 @@ class Frontier:
         if not missed:
             return near
         lowest = np.full(len(near.rows), np.inf, dtype=np.float32)
-        with self._cloud.busy(missed * len(near.rows)):
-            for start in range(0, len(near.rows), self._cloud.block):
-                part = slice(start, start + self._cloud.block)
-                points, reach = near.points[part], near.reach[part]
-                self._bring(points, reach, lowest[part], near.known, self._centres.count)
+
+        def task(part: slice, room: _Room) -> None:
+            span = range(near.known, self._centres.count)
+            self._bring(near.points[part], near.reach[part], lowest[part], span, room)
+
+        self._centres.keep(self._centres.count)
+        self._cloud.spread(task, len(near.rows), missed * len(near.rows))
         np.minimum(near.squared, lowest, out=near.squared)
         near.known = self._centres.count
         self._picked += len(near.rows) * (missed + 8.0)
@@ -576,21 +619,24 @@ class Frontier:
         missed = centres.count - self._known[rows].astype(np.int64)
         self._stale = int(np.count_nonzero(missed))
         self._picked, self._pulled = 0.0, missed.sum() + 128.0 * len(rows) + cloud.length
-        parts = [self._brought(rows[:0], centres.count)]
-        with cloud.busy(int(missed.sum())):
-            for start in range(0, len(rows), cloud.block):
-                part = rows[start : start + cloud.block]
-                parts.append(self._brought(part, int(self._known[part[0]])))
-        return _joined(parts)
 
-    def _brought(self, rows: Rows, start: int) -> _Near:
-        """Bring rows that know of `start` centres up to date; those that stay above the others."""
+        def task(part: slice, room: _Room) -> _Near:
+            return self._brought(rows[part], room)
+
+        centres.keep(centres.count)
+        parts = cloud.spread(task, len(rows), int(missed.sum()))
+        return _joined(parts or [self._brought(rows, _Room(cloud))])
+
+    def _brought(self, rows: Rows, room: _Room) -> _Near:
+        """Bring rows up to date, the first being furthest behind; those that stay above others."""
         cloud = self._cloud
-        points, reach, squared = cloud.near(rows), cloud.reach[rows], self._bound[rows]
+        start = int(self._known[rows[0]]) if len(rows) else self._centres.count
+        points = cloud.near(rows, room.points)
+        reach, squared = cloud.reach[rows], self._bound[rows]
         weight = None if self._weight is None else self._weight[rows]
         for first in range(start, self._centres.count, cloud.batch):
             stop = min(first + cloud.batch, self._centres.count)
-            self._bring(points, reach, squared, first, stop)
+            self._bring(points, reach, squared, range(first, stop), room)
             keep = (squared if weight is None else squared * weight) >= self._outside
             # Those that fell below need not hear of the other centres now.
             if stop == self._centres.count or 2 * np.count_nonzero(keep) < len(keep):
@@ -617,24 +663,27 @@ class Frontier:
         """Give all members their first bounds, by the first few centres."""
         cloud = self._cloud
         stop = min(self._centres.count, 64)
-        with cloud.busy(stop * cloud.length):
-            for start in range(0, cloud.length, cloud.block):
-                part = slice(start, start + cloud.block)
-                bound = self._bound[part]
-                if (bound >= 0).any():
-                    self._bring(cloud.near(part), cloud.reach[part], bound, 0, stop)
+
+        def task(part: slice, room: _Room) -> None:
+            bound = self._bound[part]
+            if (bound >= 0).any():
+                near = cloud.near(part, room.points)
+                self._bring(near, cloud.reach[part], bound, range(stop), room)
+
+        self._centres.keep(stop)
+        cloud.spread(task, cloud.length, stop * cloud.length)
         self._known[:] = stop
         self._swept = True
 
     def _bring(
-        self, points: Singles, reach: Singles, squared: Singles, start: int, stop: int
+        self, points: Singles, reach: Singles, squared: Singles, missed: range, room: _Room
     ) -> None:
-        """Lower the bounds `squared`, in place, to those of the centres start..stop-1."""
-        for first in range(start, stop, self._cloud.batch):
-            last = min(first + self._cloud.batch, stop)
+        """Lower the bounds `squared`, in place, to those of the centres they missed."""
+        for first in missed[:: self._cloud.batch]:
+            last = min(first + self._cloud.batch, missed.stop)
             doubled, reaches = self._centres.part(first, last)
             shape = len(doubled), len(points)
-            above = self._cloud.wide[: shape[0] * shape[1]].reshape(shape)
+            above = room.wide[: shape[0] * shape[1]].reshape(shape)
             self._cloud.products(doubled, points, out=above)
             above += reaches[:, None]
             lowest = above.min(axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from alnb.errors import BadInput, PoolExhausted
 from alnb.strategies import farthest
@@ -173,6 +174,24 @@ def test_a_pool_of_many_blocks_is_answered_as_by_the_plain_method(cloud):
     same(KCenter(x).take(60, first=11), plain(x, [], range(20_000), 60, first=11))
 
 
+@pytest.mark.parametrize("asked", ["plain", "subset", "cost"])
+def test_several_threads_find_the_same_as_one(monkeypatch, asked):
+    rng = np.random.default_rng(13)
+    x = walks(rng, 6000, 8).astype(rng.choice([np.float32, np.float64]))
+    more = {"cost": rng.uniform(0.5, 2, size=6000)} if asked == "cost" else {}
+    if asked == "subset":
+        more["candidates"] = np.arange(0, 6000, 2)
+    one = KCenter(x, **more).take(60, first=0)
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    monkeypatch.setattr(farthest, "_LARGE", 1)
+    with threadpool_limits(3, user_api="blas"):
+        three = KCenter(x, **more).take(60, first=0)
+    assert three.rows.tolist() == one.rows.tolist()
+    np.testing.assert_array_equal(three.radii, one.radii)
+    after = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    assert after == blas
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cloud", [clusters, walks, lambda rng, n, d: rng.normal(size=(n, d))])
 def test_a_large_pool_is_answered_as_by_the_plain_method(cloud):
@@ -217,7 +236,7 @@ def test_bounds_hold_on_both_sides_of_the_distance(seed, scale, width):
     cloud = Cloud(x)
     a, b = (rows.ravel() for rows in np.indices((40, 40)))
     true = cloud.between(a, b).reshape(40, 40)
-    near = cloud.near(np.arange(40)).copy()
+    near = cloud.near(np.arange(40), np.empty((40, width), dtype=np.float32))
     above = cloud.reach[:, None] + cloud.reach - 2 * cloud.products(near, near)
     excess = cloud.excess(cloud.reach)
     assert (above >= true).all()
@@ -235,9 +254,9 @@ def test_few_rows_are_looked_at(monkeypatch):
     looked = []
     bring = farthest.Frontier._bring
 
-    def counted(self, points, reach, squared, start, stop):
+    def counted(self, points, *others):
         looked.append(len(points))
-        bring(self, points, reach, squared, start, stop)
+        bring(self, points, *others)
 
     monkeypatch.setattr(farthest.Frontier, "_bring", counted)
     x = walks(np.random.default_rng(6), 20_000, 16).astype(np.float32)
