@@ -85,6 +85,38 @@ def test_runs_with_other_settings_get_folders_of_their_own(
     assert "curve:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("learner", ["ensemble", "dropout"])
+def test_a_committee_answers_and_is_asked_in_a_folder_of_its_own(
+    tmp_path, small_phantom, monkeypatch, capsys, learner
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("--budget", 4, "--rounds", 2, "--steps", 2, "--size", 32, "--strategy", "bald")
+    assert run("run", *words, "--learner", learner) == 0
+    (folder,) = tmp_path.glob("alnb-runs/*")
+    assert f"-{learner}-" in folder.name
+    assert "bald on pixels" in capsys.readouterr().out
+
+
+def test_features_that_are_not_there_are_learnt_before_the_first_query(
+    tmp_path, small_phantom, monkeypatch
+):
+    from alnb.embed.train import EncoderRecipe
+    from alnb.session.session import Session
+
+    learn = Session.learn_embedding
+    monkeypatch.setattr(
+        Session,
+        "learn_embedding",
+        lambda self, name: learn(self, EncoderRecipe(name, steps=1, size=32, batch=6, width=0.1)),
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("run", "--budget", 2, "--rounds", 1, "--steps", 1, "--strategy", "vepa2024")
+    assert run(*words, "--features", "acdc") == 0
+    (folder,) = tmp_path.glob("alnb-runs/*-acdc-*")
+    with Session.open(folder, small_phantom) as session:
+        assert session.embedding == "acdc"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -15,6 +15,7 @@ from alnb.errors import BadInput
 
 if TYPE_CHECKING:
     from alnb.data.cohort import Cohort
+    from alnb.protocols import Learner
     from alnb.session.oracle import OracleKind
     from alnb.session.session import Session
 
@@ -35,6 +36,12 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--oracle", choices=("scribble", "simulated", "mask"), help="who answers")
     run.add_argument("--per-volume", type=int, default=2, help="most slices of one volume a round")
     run.add_argument("--steps", type=int, help="training steps a round; default: by slices")
+    run.add_argument(
+        "--learner",
+        choices=("single", "ensemble", "dropout"),
+        default="single",
+        help="one network, five, or one with ten passes of dropout; committees take their time",
+    )
     run.add_argument("--size", type=int, help="side in pixels at which slices are learnt")
     run.add_argument("--start", choices=("warm", "scratch"), default="warm")
     for name in ("pool", "val", "test"):
@@ -71,7 +78,7 @@ def _add_preset(run: argparse.ArgumentParser) -> None:
 def run_command(options: argparse.Namespace) -> int:
     """``alnb run``."""
     plain = {"budget": "5%", "rounds": 5, "seed": 0, "per_volume": 2, "steps": None}
-    plain |= {"start": "warm", "features": "pixels"}
+    plain |= {"start": "warm", "features": "pixels", "learner": "single"}
     theirs = plain if options.preset else dict.fromkeys([*_PRESET, "scale", "encoder_epochs"])
     wrong = [name for name, default in theirs.items() if getattr(options, name) != default]
     if wrong:
@@ -86,13 +93,12 @@ def run_command(options: argparse.Namespace) -> int:
 def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> int:
     from tqdm import tqdm
 
-    from alnb.models.learners import SingleNet
     from alnb.session import experiment
     from alnb.session.oracle import SimulatedOracle
     from alnb.session.session import Session
 
     options.strategy = options.strategy or "coreset"
-    learner = SingleNet(steps=options.steps, size=options.size, start=options.start)
+    learner = _learner(options)
     project = Path(options.project or Path("alnb-runs") / _run_name(options, cohort, kind))
     with Session.open(
         project,
@@ -126,6 +132,20 @@ def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> 
         target.write_text(experiment.to_csv(rows, cohort.classes))
         print(f"curve: {target}")
     return 0
+
+
+def _learner(options: argparse.Namespace) -> Learner:
+    from alnb.models.committee import DeepEnsemble, MCDropout
+    from alnb.models.dropout import RATES
+    from alnb.models.learners import SingleNet
+
+    dropout = RATES if options.learner == "dropout" else ()
+    network = SingleNet(
+        steps=options.steps, size=options.size, start=options.start, dropout=dropout
+    )
+    if options.learner == "ensemble":
+        return DeepEnsemble(base=network)
+    return MCDropout(base=network) if options.learner == "dropout" else network
 
 
 _PRESET = (
@@ -221,4 +241,5 @@ def _run_name(options: argparse.Namespace, cohort: Cohort, kind: str) -> str:
     }
     digest = hashlib.sha256(f"{cohort.fingerprint()} {deciding}".encode()).hexdigest()[:8]
     on = "" if options.features == "pixels" else f"-{options.features}"
+    on += "" if options.learner == "single" else f"-{options.learner}"
     return f"{cohort.name}-{options.strategy}{on}-{kind}-seed{options.seed}-{digest}"

@@ -13,7 +13,17 @@ from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
 from alnb.strategies.selective import Selective
 from alnb.strategies.stochastic_batches import StochasticBatches
 from alnb.strategies.strided import Strided
-from alnb.strategies.uncertainty import TopScore, bald, entropy, least_confidence, margin
+from alnb.strategies.uncertainty import (
+    TopScore,
+    bald,
+    class_variance,
+    dice_disagreement,
+    entropy,
+    itself,
+    least_confidence,
+    margin,
+    variation_ratio,
+)
 from alnb.strategies.usim import UsimLike
 from alnb.strategies.vaal import VAAL
 from alnb.strategies.wrappers import WarmStart
@@ -107,3 +117,18 @@ def by_coregcn() -> WarmStart:
 def by_vaal() -> WarmStart:
     """What is unlike the labelled slices (VAAL), strided until there is what it needs."""
     return WarmStart(Strided(), VAAL())
+
+
+def by_variation_ratio() -> WarmStart:
+    """Votes of a committee against its majority, strided until a model is fitted."""
+    return WarmStart(Strided(), TopScore(variation_ratio))
+
+
+def by_class_variance() -> WarmStart:
+    """Variance within a committee, class by class, strided until a model is fitted."""
+    return WarmStart(Strided(), TopScore(class_variance))
+
+
+def by_dice_disagreement() -> WarmStart:
+    """1 minus the mean Dice between members, strided until a model is fitted."""
+    return WarmStart(Strided(), TopScore(dice_disagreement, itself))
