@@ -165,11 +165,11 @@ class Cloud:
         far longer than the product; blocks of rows need not. The number is one for the whole
         process, hence the lock.
         """
-        with _ONE_AT_A_TIME, _blas().limit(limits=1) as limited:
-            before = limited.get_original_num_threads().get("blas") or 1
+        with _ONE_AT_A_TIME:
+            before = max((found["num_threads"] for found in _blas().info()), default=1)
             # All of a small pool is soon done by one.
             self._threads = min(before, _MOST) if self.x.size >= _LARGE else 1
-            with ThreadPoolExecutor(self._threads) as self._workers:
+            with _blas().limit(limits=1), ThreadPoolExecutor(self._threads) as self._workers:
                 yield
 
     def spread(self, task: Callable[[slice, _Room], Result], rows: int, pairs: int) -> list[Result]:
@@ -595,7 +595,7 @@ class Frontier:
     def _adapt(self) -> None:
         """Pull more at a time while picks are the lesser work, fewer when they are most of it."""
         if self._picked < self._pulled:
-            self._size = min(2 * self._size, max(4 * _FIRST, self._cloud.length // 32))
+            self._size = min(2 * self._size, max(4 * _FIRST, self._cloud.length // 48))
         elif self._picked > 4 * self._pulled:
             self._size = max(self._size // 2, _LEAST)
 
