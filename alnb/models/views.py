@@ -83,8 +83,7 @@ class Views:
     def gentle(cls) -> Views:
         """Small changes, no mirror images and no boxes: what a short training can see through.
 
-        Large ones first take away what tells slices apart by their place and size, which no short
-        training makes up for; what it cost is measured in ``benchmarks/README.md``.
+        Large ones take away what tells slices apart by their place and size.
         """
         return cls(
             crop=0.95, flip=0.0, rotate=5.0, shear=3.0, move=0.03, scale=(0.95, 1.05), erase=0.0
