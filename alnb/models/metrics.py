@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ Empties = Literal["one", "paper", "skip"]
 """Dice where the reference lacks a class, as (prediction lacks it too; prediction has it):
 "one" (1; 0), MONAI's ``ignore_empty=False`` · "paper" (0; 0), Vepa et al. · "skip" (undefined;
 undefined), MONAI's ``ignore_empty=True``. With a class only in the reference all three say 0."""
+
+Convention = Literal["pooled", "directed"]
+"""Whose percentile HD95 is; see `hd95`."""
 
 
 def volume_dice(
@@ -52,42 +56,126 @@ def mean_over_volumes(dice: Sequence[NDArray[np.float64]]) -> tuple[float | None
     )
 
 
-def hd95(
-    pred: NDArray[np.bool_],
-    ref: NDArray[np.bool_],
-    spacing_mm: Sequence[float],
-    convention: Literal["pooled", "directed"] = "pooled",
-) -> float:
-    """95th percentile of the distances between two surfaces, in mm.
+@dataclass(frozen=True, eq=False)
+class Surfaces:
+    """How far the surfaces of two objects lie apart, one number per surface voxel.
 
-    pred, ref: boolean, one class, same shape. "pooled" takes the percentile of both directions
-    together (medpy), "directed" the larger of the two percentiles (MONAI). A surface voxel has a
-    face neighbour outside the object; the image border is outside. Where exactly one side is empty
-    it is the diagonal of the image, never 0, the perfect value; NaN where both are.
+    A surface voxel has a face neighbour outside the object; the image border is outside. Every
+    voxel counts once, whatever area its faces have.
+
+    Attributes
+    ----------
+    there : of every surface voxel of the prediction, to the nearest one of the reference.
+    back : of every surface voxel of the reference, to the nearest one of the prediction.
+        Infinite where the other object is empty.
+    diagonal : of the image. All three in the unit of the spacing.
+    """
+
+    there: NDArray[np.float64]
+    back: NDArray[np.float64]
+    diagonal: float
+
+    @property
+    def missed(self) -> bool:
+        """Whether one of the two objects is there and the other is not."""
+        return bool(len(self.there)) != bool(len(self.back))
+
+    def hd95(self, convention: Convention = "pooled") -> float:
+        """See the function `hd95`."""
+        if not len(self.there) or not len(self.back):
+            return self.diagonal if self.missed else float("nan")
+        if convention == "pooled":
+            return float(np.percentile(np.concatenate([self.there, self.back]), 95))
+        return float(max(np.percentile(self.there, 95), np.percentile(self.back, 95)))
+
+    def normalised_dice(self, tolerance_mm: float) -> float:
+        """See the function `normalised_surface_dice`."""
+        if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
+            raise ValueError(f"A tolerance of {tolerance_mm} mm: it must be a number from 0.")
+        count = len(self.there) + len(self.back)
+        if not count:
+            return float("nan")
+        # a distance that is the tolerance but for its rounding lies within it
+        reach = tolerance_mm * (1 + 1e-9)
+        return float((self.there <= reach).sum() + (self.back <= reach).sum()) / count
+
+
+def surfaces(
+    pred: NDArray[np.bool_], ref: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> Surfaces:
+    """The distances between two surfaces, from which HD95 and surface Dice both follow.
+
+    pred, ref: boolean, one class, same shape. One distance transform per surface, within the box
+    around both objects: no voxel outside it is of either surface, so none can be the nearest, and
+    objects that end at the box end at a border, which is outside. The distances are exact.
     """
     if pred.shape != ref.shape or pred.ndim != len(spacing_mm):
         raise ValueError(
             f"Prediction {pred.shape}, reference {ref.shape} and spacing of {len(spacing_mm)} "
             "numbers must agree in shape and dimension."
         )
-    if not pred.any() or not ref.any():
-        both = not pred.any() and not ref.any()
-        diagonal = np.linalg.norm(np.multiply(pred.shape, spacing_mm))
-        return float("nan") if both else float(diagonal)
-    there, back = _to_surface(pred, ref, spacing_mm), _to_surface(ref, pred, spacing_mm)
-    if convention == "pooled":
-        return float(np.percentile(np.concatenate([there, back]), 95))
-    return float(max(np.percentile(there, 95), np.percentile(back, 95)))
+    diagonal = float(np.linalg.norm(np.multiply(pred.shape, spacing_mm)))
+    box = _box(pred, ref)
+    of_pred, of_ref = _surface(pred[box]), _surface(ref[box])
+    return Surfaces(
+        _to_surface(of_pred, of_ref, spacing_mm), _to_surface(of_ref, of_pred, spacing_mm), diagonal
+    )
+
+
+def hd95(
+    pred: NDArray[np.bool_],
+    ref: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    convention: Convention = "pooled",
+) -> float:
+    """95th percentile of the distances between two surfaces, in mm.
+
+    pred, ref: boolean, one class, same shape. "pooled" takes the percentile of both directions
+    together (medpy), "directed" the larger of the two percentiles (MONAI). The surfaces are those
+    of `Surfaces`. Where exactly one side is empty it is the diagonal of the image, never 0, the
+    perfect value; NaN where both are.
+    """
+    return surfaces(pred, ref, spacing_mm).hd95(convention)
+
+
+def normalised_surface_dice(
+    pred: NDArray[np.bool_],
+    ref: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+) -> float:
+    """Share of both surfaces that lies within `tolerance_mm` of the other: 0 worst, 1 best.
+
+    (|S_P ∩ B_G| + |S_G ∩ B_P|) / (|S_P| + |S_G|), where B is all that lies no farther than the
+    tolerance from a surface (Nikolov et al., arXiv 1809.04430; Maier-Hein et al., Metrics
+    Reloaded). Surface elements are the boundary voxels of `Surfaces`, each counted once; Nikolov
+    et al. weigh them by their area, which differs where voxels are anisotropic. 0 where exactly
+    one side is empty, NaN where both are. ValueError for a negative tolerance.
+    """
+    return surfaces(pred, ref, spacing_mm).normalised_dice(tolerance_mm)
+
+
+def _box(pred: NDArray[np.bool_], ref: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest box that holds both objects; the empty box where there is none."""
+    either = pred | ref
+    box = []
+    for axis in range(either.ndim):
+        others = tuple(a for a in range(either.ndim) if a != axis)
+        held = np.flatnonzero(either.any(others))
+        box.append(slice(held[0], held[-1] + 1) if len(held) else slice(0))
+    return tuple(box)
 
 
 def _to_surface(
     source: NDArray[np.bool_], goal: NDArray[np.bool_], spacing_mm: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Distance of every surface voxel of `source` to the nearest surface voxel of `goal`."""
+    """Distance of every voxel of the surface `source` to the nearest one of `goal`."""
     from scipy.ndimage import distance_transform_edt
 
-    distance: NDArray[np.float64] = distance_transform_edt(~_surface(goal), sampling=spacing_mm)
-    return distance[_surface(source)]
+    if not goal.any():
+        return np.full(int(source.sum()), np.inf)
+    distance: NDArray[np.float64] = distance_transform_edt(~goal, sampling=spacing_mm)
+    return distance[source]
 
 
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

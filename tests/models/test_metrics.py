@@ -3,7 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from alnb.models.metrics import hd95, mean_over_volumes, volume_dice
+from alnb.models.metrics import (
+    hd95,
+    mean_over_volumes,
+    normalised_surface_dice,
+    surfaces,
+    volume_dice,
+)
 from alnb.records import IGNORE
 
 
@@ -102,3 +108,69 @@ def test_hd95_never_calls_a_missing_object_perfect():
     for pred, ref in itertools.permutations([some, none]):
         assert hd95(pred, ref, (2.0, 1.0, 1.0)) == pytest.approx(np.sqrt(16 + 9 + 16))
     assert np.isnan(hd95(none, none, (2.0, 1.0, 1.0)))
+
+
+def cube(shape, corner, side=4):
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(at, at + side) for at in corner)] = True
+    return mask
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.8, 1.5, 5.0])
+def test_surface_dice_agrees_with_all_pairs_of_surface_points(tolerance):
+    rng = np.random.default_rng(5)
+    spacing = np.array([5.0, 1.25, 0.75])
+    for seed_share in (0.05, 0.3, 0.6):
+        first, second = rng.random((2, 4, 7, 6)) < seed_share
+        a, b = surface_points(first, spacing), surface_points(second, spacing)
+        near_a = sum(any(np.linalg.norm(p - q) <= tolerance for q in b) for p in a)
+        near_b = sum(any(np.linalg.norm(p - q) <= tolerance for p in a) for q in b)
+        found = normalised_surface_dice(first, second, spacing, tolerance)
+        assert found == pytest.approx((near_a + near_b) / (len(a) + len(b)))
+
+
+def test_a_cube_shifted_by_k_voxels_is_within_k_steps_and_not_within_less():
+    here, spacing = cube((6, 16, 16), (1, 2, 2)), (6.0, 1.3, 0.7)
+    for axis, k in ((1, 3), (2, 5)):
+        corner = [1, 2, 2]
+        corner[axis] += k
+        there = cube((6, 16, 16), corner)
+        assert normalised_surface_dice(here, there, spacing, k * spacing[axis]) == 1.0
+        assert normalised_surface_dice(here, there, spacing, 0.99 * k * spacing[axis]) < 1.0
+        # the slabs that face along the axis are as far apart as the cube moved, or nearer
+        assert hd95(here, there, spacing) <= k * spacing[axis] * (1 + 1e-9)
+
+
+def test_surface_dice_is_symmetric_rises_with_the_tolerance_and_is_one_for_equal_objects():
+    first, second = np.random.default_rng(2).random((2, 5, 8, 8)) < 0.4
+    spacing = (3.0, 1.0, 1.0)
+    found = [normalised_surface_dice(first, second, spacing, t) for t in (0, 1, 2, 3, 9)]
+    assert found == sorted(found)
+    assert found[-1] == 1.0
+    assert found == [normalised_surface_dice(second, first, spacing, t) for t in (0, 1, 2, 3, 9)]
+    assert normalised_surface_dice(first, first, spacing, 0.0) == 1.0
+
+
+def test_surface_dice_of_a_missing_object_is_the_worst_value_and_of_two_it_is_undefined():
+    some, none = np.ones((2, 3, 4), bool), np.zeros((2, 3, 4), bool)
+    for pred, ref in itertools.permutations([some, none]):
+        assert normalised_surface_dice(pred, ref, (2.0, 1.0, 1.0), 100.0) == 0.0
+        assert surfaces(pred, ref, (2.0, 1.0, 1.0)).missed
+    assert np.isnan(normalised_surface_dice(none, none, (2.0, 1.0, 1.0), 1.0))
+
+
+def test_surface_dice_refuses_a_tolerance_that_is_no_distance():
+    some = np.ones((2, 3, 4), bool)
+    for tolerance in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="must be a number from 0"):
+            normalised_surface_dice(some, some, (1.0, 1.0, 1.0), tolerance)
+
+
+def test_distances_do_not_depend_on_how_much_empty_image_lies_around():
+    first, second = np.random.default_rng(7).random((2, 3, 6, 5)) < 0.4
+    first[0], second[:, 0] = False, False
+    spacing = (4.0, 1.0, 2.0)
+    bare = surfaces(first, second, spacing)
+    wide = surfaces(np.pad(first, 9), np.pad(second, 9), spacing)
+    np.testing.assert_array_equal(bare.there, wide.there)
+    np.testing.assert_array_equal(bare.back, wide.back)
