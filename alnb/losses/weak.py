@@ -45,8 +45,8 @@ def partial_dice(logits: Tensor, target: Tensor) -> Tensor:
     """
     drawn = (target != IGNORE).unsqueeze(1)
     label = torch.where(drawn, target.unsqueeze(1), 0).long()
-    # where, not a product: an infinite logit at an IGNORE pixel must not leak out as 0 · NaN
-    p = torch.where(drawn, logits.float().softmax(1), 0.0)
+    # where, not a product: a logit that is no number must not leak out as 0 · NaN
+    p = torch.where(drawn, _heard(logits, drawn).softmax(1), 0.0)
     g = torch.zeros_like(p).scatter_(1, label, drawn.to(p.dtype))
     overlap, size = (p * g).sum((0, 2, 3)), (p.square() + g).sum((0, 2, 3))
     return 1 - ((2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
@@ -58,6 +58,16 @@ def scribble_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, reduction: str) -> Tensor:
+    drawn = (target != IGNORE).unsqueeze(1)
     return functional.cross_entropy(
-        logits.float(), target.long(), ignore_index=IGNORE, reduction=reduction
+        _heard(logits, drawn), target.long(), ignore_index=IGNORE, reduction=reduction
     )
+
+
+def _heard(logits: Tensor, drawn: Tensor) -> Tensor:
+    """Logits in float32, 0 where nobody drew: there they have no say, be they NaN or infinite.
+
+    Ignoring a pixel in the loss alone is not enough, since its softmax would turn a gradient of 0
+    into 0 · NaN.
+    """
+    return torch.where(drawn, logits.float(), 0.0)

@@ -6,7 +6,7 @@ import copy
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,8 +26,21 @@ Loss = Callable[..., Tensor]
 """Two decoders: (main, auxiliary, target, beta) -> scalar, with beta drawn from U(0, 1) for every
 step. One decoder: (logits, target) -> scalar."""
 
+Term = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, C, S, S), images (B, 1, S, S)) -> scalar, added to a loss; it holds its weight."""
+
 Steps = int | Callable[[int], int]
 """Training steps, or what gives them for a number of labelled slices."""
+
+Scribbles = Literal["pce", "pce+entropy", "pce+crf", "pce+ms", "dmpls"]
+"""Losses of `scribbles` by name."""
+
+_TERMS: Mapping[str, str | None] = {
+    "pce": None,
+    "pce+entropy": "alnb.losses.regularisers:entropy_term",
+    "pce+crf": "alnb.losses.regularisers:crf_term",
+    "pce+ms": "alnb.losses.regularisers:mumford_shah_term",
+}
 
 Validate = Callable[[Learner], float]
 """Scores a learner on volumes that are held out; higher is better."""
@@ -42,7 +55,7 @@ class ScratchNet:
     another thread goes on with the model before it. A fit that was stopped is published only if
     there is no model yet.
 
-    Use `dmpls` for scribbles and `masks` for whole masks.
+    Use `scribbles` or `dmpls` for scribbles and `masks` for whole masks.
 
     Attributes
     ----------
@@ -56,6 +69,8 @@ class ScratchNet:
     validate : `Validate`; asked during the fit.
     channels : of the encoder, finest first.
     device : "cpu", "cuda", …; None takes the GPU if there is one.
+    term : `Term` on the main decoder's logits and the images as the network sees them, or where to
+        find one; such as those of `alnb.losses.regularisers`, which want intensities in 0..1.
     """
 
     loss: str | Loss
@@ -68,6 +83,7 @@ class ScratchNet:
     validate: Validate | None = field(default=None, compare=False, repr=False)
     channels: tuple[int, ...] = CHANNELS
     device: str | None = None
+    term: str | Term | None = None
     unit: Literal["slice"] = field(default="slice", init=False)
     _net: DualUNet | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -97,7 +113,8 @@ class ScratchNet:
         samples = _Samples.prepare(train, self, device)
         net = self._fresh(train.classes, torch_generator(rng)).to(device)
         generator = torch_generator(rng, device.type)
-        loss = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
+        loss: Loss = _found(self.loss)
+        term: Term | None = _found(self.term)
         probe = copy.copy(self)
         probe._net = net
         validate = self.validate
@@ -105,8 +122,9 @@ class ScratchNet:
         def step_loss(batch: int) -> Tensor:
             images, target = self.augment(*samples.draw(batch, rng), generator)
             beta = [float(rng.random())] if self.dual else []
-            value: Tensor = loss(*_forward(net, images, generator), target, *beta)
-            return value
+            outputs = _forward(net, images, generator)
+            value = loss(*outputs, target, *beta)
+            return value if term is None else value + term(outputs[0], images)
 
         report = fit_poly(
             net,
@@ -206,6 +224,28 @@ def dmpls(**settings: object) -> ScratchNet:
     return ScratchNet("alnb.losses.pseudo:dmpls_loss", dual=True, **settings)  # type: ignore[arg-type]
 
 
+def scribbles(loss: Scribbles = "dmpls", **settings: object) -> ScratchNet:
+    """A learner for scribbles by the name of its loss; the weights are those of WSL4MIS.
+
+    ==================  ===========================================================================
+    "pce"               partial cross-entropy alone (Tang et al., CVPR 2018)
+    "pce+entropy"       and 0.1 entropy minimisation (Grandvalet and Bengio 2004)
+    "pce+crf"           and 0.1 gated CRF (Obukhov et al. 2019)
+    "pce+ms"            and 1e-6 Mumford-Shah (Kim and Ye 2019)
+    "dmpls"             two decoders and their mixed pseudo-labels (Luo et al. 2022), see `dmpls`
+    ==================  ===========================================================================
+
+    All but the last have one decoder. ValueError for another name.
+    """
+    if loss == "dmpls":
+        return dmpls(**settings)
+    if loss not in _TERMS:
+        known = ", ".join(f"'{name}'" for name in get_args(Scribbles))
+        raise ValueError(f"A loss {loss!r} for scribbles is not known; there are {known}.")
+    pce = "alnb.losses.weak:partial_cross_entropy"
+    return ScratchNet(pce, dual=False, term=_TERMS[loss], **settings)  # type: ignore[arg-type]
+
+
 def masks(**settings: object) -> ScratchNet:
     """The learner for whole masks: half cross-entropy, half Dice, one decoder."""
     return ScratchNet("alnb.losses.full:mask_loss", dual=False, **settings)  # type: ignore[arg-type]
@@ -216,6 +256,10 @@ def nearest(x: Tensor, height: int, width: int) -> Tensor:
     rows = ((torch.arange(height, device=x.device) + 0.5) * x.shape[-2] / height).long()
     columns = ((torch.arange(width, device=x.device) + 0.5) * x.shape[-1] / width).long()
     return x[..., rows[:, None], columns]
+
+
+def _found(named: Any) -> Any:
+    return pkgutil.resolve_name(named) if isinstance(named, str) else named
 
 
 def _forward(

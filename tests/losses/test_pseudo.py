@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -73,6 +75,21 @@ def test_pixels_that_nobody_drew_do_not_reach_the_supervised_term():
         assert (x.grad * ~silent).any()
     changed = [torch.where(silent, 1e4 * logits(5), x.detach()) for x in (main, other)]
     assert torch.equal(drawn_loss(*changed, target), before)
+
+
+@pytest.mark.parametrize("nonsense", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_none_stay_out_of_the_supervised_gradient(nonsense):
+    target = scribble()
+    silent = (target == IGNORE).unsqueeze(1).expand(-1, 3, -1, -1)
+    clean = [logits(seed).requires_grad_() for seed in (0, 1)]
+    spoilt = [torch.where(silent, nonsense, x.detach()).requires_grad_() for x in clean]
+    values = [drawn_loss(*pair, target) for pair in (clean, spoilt)]
+    for value in values:
+        value.backward()
+    assert torch.equal(*values)
+    for x, y in zip(clean, spoilt, strict=True):
+        assert torch.equal(x.grad, y.grad)
+        assert torch.equal(x.grad[silent], torch.zeros_like(x.grad[silent]))
 
 
 def test_a_batch_in_which_nobody_drew_gives_a_connected_zero():

@@ -52,12 +52,28 @@ def test_ignored_pixels_get_exactly_zero_gradient(loss):
 
 
 @every_loss
-@pytest.mark.parametrize("disturbance", [1e4, math.inf])
-def test_logits_at_ignored_pixels_do_not_change_a_single_bit(loss, disturbance):
+@pytest.mark.parametrize("disturbance", [1e4, math.inf, -math.inf, math.nan])
+def test_logits_at_ignored_pixels_change_no_bit_of_loss_or_gradient(loss, disturbance):
     logits, target = batch()
     disturbed = logits.clone()
     disturbed[:, 1][target == IGNORE] += disturbance
-    assert torch.equal(loss(logits, target), loss(disturbed, target))
+    values = []
+    for given in (logits.requires_grad_(), disturbed.requires_grad_()):
+        values.append(loss(given, target))
+        values[-1].backward()
+    assert torch.equal(*values)
+    assert torch.equal(logits.grad, disturbed.grad), "exactly 0 at IGNORE, the same elsewhere"
+
+
+@every_loss
+@pytest.mark.parametrize("nonsense", [math.inf, math.nan])
+def test_a_batch_without_any_label_is_zero_even_where_the_network_gives_no_numbers(loss, nonsense):
+    logits, target = batch()
+    logits = torch.full_like(logits, nonsense).requires_grad_()
+    value = loss(logits, torch.full_like(target, IGNORE))
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
 @every_loss

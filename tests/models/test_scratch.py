@@ -8,7 +8,7 @@ from alnb.errors import BadInput, ColdStart
 from alnb.models.infer import predict_volume
 from alnb.models.metrics import volume_dice
 from alnb.models.poly import Poly, fit_poly
-from alnb.models.scratch import dmpls, masks, nearest
+from alnb.models.scratch import dmpls, masks, nearest, scribbles
 from alnb.records import IGNORE
 from alnb.testing.learner import check_learner, toy_train_set
 
@@ -137,3 +137,46 @@ def test_a_loss_that_is_not_finite_ends_the_fit_with_the_weights_from_before_it(
     assert report.steps == 1
     assert "diverged" in report.notes[0]
     assert all(bool(p.isfinite().all()) for p in net.parameters())
+
+
+NAMES = ["pce", "pce+entropy", "pce+crf", "pce+ms", "dmpls"]
+
+
+@pytest.mark.parametrize(("name", "measure"), [("pce+entropy", 0), ("pce+crf", 1)])
+def test_a_term_lowers_what_it_measures(name, measure):
+    from alnb.losses.regularisers import entropy_minimisation, gated_crf
+
+    train, left = toy_train_set(8), []
+    for each in ("pce", name):
+        learner = scribbles(each, **(SMALL | {"steps": 40}))
+        learner.fit(train, rng=rng())
+        images = torch.cat([learner.square(torch.as_tensor(x)[None, None]) for x in train.images])
+        logits = next(learner.probs([images]))[0].log()
+        left.append(float([entropy_minimisation(logits), gated_crf(logits, images)][measure]))
+    assert left[1] < left[0]
+
+
+def test_named_losses_differ_in_nothing_but_their_term():
+    """One step from the same start: the losses differ by the weighted term, and by it alone."""
+    from alnb.losses import regularisers
+
+    given, losses = {}, {}
+    for name in NAMES[:-1]:
+        learner = scribbles(name, **(SMALL | {"steps": 1, "device": "cpu"}))
+        if learner.term is not None:
+            resolved = getattr(regularisers, learner.term.partition(":")[2])
+
+            def noted(logits, images, name=name, resolved=resolved):
+                given[name] = float(resolved(logits, images).detach())
+                return resolved(logits, images)
+
+            learner.term = noted
+        losses[name] = learner.fit(toy_train_set(), rng=rng()).loss
+    for name, term in given.items():
+        assert losses[name] == pytest.approx(losses["pce"] + term, rel=1e-5)
+    assert len(set(losses.values())) == 4
+
+
+def test_a_loss_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="'pce\\+crf'"):
+        scribbles("crf")
