@@ -110,7 +110,8 @@ def _moments(learner: Learner, images: Iterable[Tensor]) -> Iterator[tuple[Tenso
 
 def _entropy(probs: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H, W): entropy over ln C, within 0..1."""
-    return torch.special.entr(probs).sum(1).div_(math.log(probs.shape[1])).clamp_(0, 1)
+    nats: Tensor = torch.special.entr(probs).sum(1)
+    return nats.div_(math.log(probs.shape[1])).clamp_(0, 1)
 
 
 def largest_components(

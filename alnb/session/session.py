@@ -15,12 +15,12 @@ from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError
 from alnb.protocols import Encoder, Learner, Strategy
 from alnb.records import FitReport, LabelMap, Metrics, SliceId, Unit
 from alnb.session.answering import Kind
-from alnb.session.asking import Asking
 from alnb.session.choosing import found
 from alnb.session.gate import GATE, Gate
 from alnb.session.jobs import Job
 from alnb.session.opening import project_folder, split_by_reference
 from alnb.session.state import Fit
+from alnb.session.volumes import Predicting
 from alnb.store.events import FitFailed, SessionCreated
 from alnb.store.journal import Journal
 from alnb.store.lock import ProjectLock
@@ -37,7 +37,7 @@ STOP_SECONDS = 2.0
 _OPEN: weakref.WeakValueDictionary[Path, Session] = weakref.WeakValueDictionary()
 
 
-class Session(Asking):
+class Session(Predicting):
     """A labelling project: what was asked, drawn, learnt and measured, on disk at every step.
 
     Use `Session.open`. All methods may be called from any thread; one lock guards the state.

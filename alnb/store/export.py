@@ -1,4 +1,4 @@
-"""Label maps out: NIfTI in the geometry of the source, with a sidecar that says what is known."""
+"""Label maps and predictions out: NIfTI in the geometry of the source, each with a sidecar."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import io
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alnb._version import __version__
 from alnb.errors import BadInput
@@ -30,6 +32,11 @@ _MEANING = (
     "background, which is class 0. Mask them before any statistics or training."
 )
 
+_MARK = b"written by alnb"
+"""Stands in the description field of what is exported, so that it may be exported again."""
+_DESCRIPTION = slice(148, 228)
+"""Where a NIfTI-1 header holds its description."""
+
 
 def export_label_maps(
     folder: Path,
@@ -43,23 +50,21 @@ def export_label_maps(
     history : what the journal knows, put into provenance.json as it is.
 
     The header is made afresh: of the source only affine and spacing are kept, since description
-    fields and extensions can hold patient data. BadInput if `folder` cannot be written.
+    fields and extensions can hold patient data. BadInput if `folder` cannot be written, or holds
+    a file of such a name that alnb did not write; nothing is written then.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"The export folder {folder} cannot be made ({error.strerror}). Choose another."
-        ) from error
+    make_export_folder(folder)
     written, files = [], file_names(slices)
+    for name in slices:
+        protect(folder / f"{files[name]}_labels.nii.gz")
     for name, maps in slices.items():
         volume = cohort.volumes[name]
         whole = np.full(volume.shape, IGNORE, np.uint8)
         for index, label_map in maps.items():
             whole[index] = label_map
         path = folder / f"{files[name]}_labels.nii.gz"
-        _write(path, _nifti(volume, whole))
-        _write(path.with_name(f"{files[name]}_labels.json"), _sidecar(volume, cohort, maps))
+        write(path, _nifti(volume, whole))
+        write(path.with_name(f"{files[name]}_labels.json"), _sidecar(volume, cohort, maps))
         written.append(path)
     provenance = {
         "alnb": __version__,
@@ -69,7 +74,7 @@ def export_label_maps(
         "volumes": {name: sorted(maps) for name, maps in slices.items()},
         **history,
     }
-    _write(folder / "provenance.json", _json(provenance))
+    write(folder / "provenance.json", _json(provenance))
     return written
 
 
@@ -89,12 +94,126 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _nifti(volume: Volume, whole: LabelMap) -> bytes:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predicted:
+    """A volume's prediction on its way to disk.
+
+    Attributes
+    ----------
+    labels : (Z, H, W) uint8 class codes.
+    uncertainty : (Z, H, W) float32 in 0..1, or None to write none.
+    facts : for the sidecar, plain JSON values: which model, which measures.
+    """
+
+    labels: LabelMap
+    uncertainty: NDArray[np.float32] | None
+    facts: Mapping[str, Any]
+
+
+def export_prediction(
+    folder: Path, cohort: Cohort, name: str, predicted: Predicted
+) -> tuple[Path, ...]:
+    """Write ``NAME_prediction.nii.gz``, ``NAME_uncertainty.nii.gz`` (float32) and a sidecar.
+
+    Geometry and header are those of `export_label_maps`. The sidecar ``NAME_prediction.json``
+    comes last and holds the SHA-256 of the files, so that it is seen to belong to them. An
+    uncertainty map of an earlier export is taken away where none is written. BadInput as there.
+    """
+    make_export_folder(folder)
+    paths = prediction_paths(folder, cohort, name)
+    for path in paths.values():
+        protect(path)
+    volume = cohort.volume(name)
+    data = {"prediction": _nifti(volume, predicted.labels)}
+    if predicted.uncertainty is not None:
+        data["uncertainty"] = _nifti(volume, predicted.uncertainty)
+    for kind, path in paths.items():
+        if kind in data:
+            write(path, data[kind])
+        else:
+            path.unlink(missing_ok=True)
+    sidecar = {
+        "volume": name,
+        "alnb": __version__,
+        "classes": dict(enumerate(cohort.classes)),
+        "files": {
+            paths[kind].name: {"meaning": _MEANINGS[kind], "sha256": _sha(content)}
+            for kind, content in data.items()
+        },
+        "geometry": _geometry(volume),
+        "spacing_mm": volume.spacing_mm and [float(step) for step in volume.spacing_mm],
+        **predicted.facts,
+    }
+    beside = paths["prediction"].with_name(
+        paths["prediction"].name.removesuffix(".nii.gz") + ".json"
+    )
+    write(beside, _json(sidecar))
+    return (*(paths[kind] for kind in data), beside)
+
+
+def prediction_paths(folder: Path, cohort: Cohort, name: str) -> dict[str, Path]:
+    """Where the maps of a volume go; its file name does not depend on what else is exported."""
+    stem = file_names(cohort.volumes)[name]
+    return {kind: folder / f"{stem}_{kind}.nii.gz" for kind in _MEANINGS}
+
+
+_MEANINGS = {
+    "prediction": "the most probable class of every voxel, as the model says; nobody checked it",
+    "uncertainty": "entropy of the class probabilities (mean over a committee) over the logarithm "
+    "of the number of classes: 0 certain, 1 all classes equally probable",
+}
+
+
+def make_export_folder(folder: Path) -> None:
+    """Make the folder; BadInput where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"The export folder {folder} cannot be made ({error.strerror}). Choose another."
+        ) from error
+
+
+def protect(path: Path) -> None:
+    """BadInput if `path` is a file that alnb did not write: it may be somebody's only copy."""
+    if path.exists() and not (_marked(path) or _exported_before_marks(path)):
+        raise BadInput(
+            f"{path.name} exists in the export folder and was not written by alnb. Choose an "
+            "empty folder, such as one beside the images. Nothing was overwritten."
+        )
+
+
+def _marked(path: Path) -> bool:
+    try:
+        with gzip.open(path) as file:
+            head = file.read(_DESCRIPTION.stop)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return head[_DESCRIPTION].rstrip(b"\0") == _MARK
+
+
+def _exported_before_marks(path: Path) -> bool:
+    """Whether this is a label map of alnb 0.1, whose sidecar alone says so."""
+    sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+    try:
+        told = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and {"labelled_slices", "unlabelled"} <= told.keys()
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _nifti(volume: Volume, whole: LabelMap | NDArray[np.float32]) -> bytes:
     import nibabel as nib
 
     array = volume.to_native(whole)
-    image = nib.nifti1.Nifti1Image(array, _affine(volume), dtype=np.uint8)
-    image.header.set_xyzt_units("mm")
+    image = nib.nifti1.Nifti1Image(array, _affine(volume), dtype=whole.dtype)
+    known = volume.affine is not None or volume.spacing_mm is not None
+    image.header.set_xyzt_units("mm" if known else "unknown")
+    image.header["descrip"] = _MARK
     # a fixed time and no name in the gzip header: equal labels give equal files
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as packed:
@@ -120,11 +239,15 @@ def _sidecar(volume: Volume, cohort: Cohort, maps: Mapping[int, LabelMap]) -> by
             "labelled_slices": sorted(maps),
             "slices": volume.shape[0],
             "partly_labelled_slices": sorted(i for i, m in maps.items() if (m == IGNORE).any()),
-            "geometry": "affine of the source"
-            if volume.affine is not None
-            else "the source has no affine; axes are in its own order",
+            "geometry": _geometry(volume),
         }
     )
+
+
+def _geometry(volume: Volume) -> str:
+    if volume.affine is not None:
+        return "affine of the source"
+    return "the source has no affine; axes are in its own order"
 
 
 def rounds_of(state: Any) -> dict[str, Any]:
@@ -142,8 +265,9 @@ def rounds_of(state: Any) -> dict[str, Any]:
                 "strokes": len(answer.content.strokes),
                 "annotator": answer.annotator,
                 "seconds": answer.seconds,
+                "proposal": _plain(state.seen.get(key)),
             }
-            for answer in state.annotations.values()
+            for key, answer in state.annotations.items()
         ],
         "skipped": [str(slice_id) for slice_id, _ in state.skipped],
         "trainings": [
@@ -179,7 +303,8 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing; BadInput says why it cannot be written."""
     try:
         atomic_write(path, data)
     except OSError as error:

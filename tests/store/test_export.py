@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import nibabel as nib
@@ -89,3 +90,74 @@ def test_a_folder_that_cannot_be_made_is_said_in_words(project, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be made"):
         session.export(tmp_path / "file" / "out")
+
+
+def test_somebody_elses_file_of_that_name_is_never_overwritten(project, tmp_path):
+    session = answered(project())
+    out = tmp_path / "out"
+    first = session.export(out)
+    session.export(out)
+    foreign = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4))
+    nib.save(foreign, first[-1])
+    kept, sidecar = first[-1].read_bytes(), first[-1].with_name("other.json")
+    first[-1].with_name(first[-1].name.replace(".nii.gz", ".json")).rename(sidecar)
+    with pytest.raises(BadInput, match="not written by alnb"):
+        session.export(out)
+    assert first[-1].read_bytes() == kept
+    first[-1].write_bytes(b"no NIfTI at all")
+    with pytest.raises(BadInput, match="not written by alnb"):
+        session.export(out)
+
+
+def test_an_export_of_the_first_version_which_has_no_mark_is_replaced(project, tmp_path):
+    session = answered(project())
+    first = session.export(tmp_path)
+    for path in first:
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine), path)
+    again = session.export(tmp_path)
+    assert again == first
+    assert nib.load(again[0]).header["descrip"] == b"written by alnb"
+
+
+def test_a_source_without_geometry_gives_a_file_without_a_unit(tmp_path):
+    from alnb.store.export import Predicted, export_prediction
+
+    volume = Volume("p/ED", "p", "ED", (2, 3, 4), lambda: np.zeros((2, 3, 4), np.float32))
+    cohort = Cohort("c", {"p/ED": volume}, ("background", "a"))
+    map_ = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2
+    path, sidecar = export_prediction(tmp_path, cohort, "p/ED", Predicted(map_, None, {}))
+    assert nib.load(path).header.get_xyzt_units()[0] == "unknown"
+    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), map_)
+    told = json.loads(sidecar.read_text())
+    assert told["spacing_mm"] is None
+    assert "no affine" in told["geometry"]
+    (file,) = told["files"].items()
+    assert file[0] == path.name
+    assert file[1]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (0, 1, 2), (1, 2, 0)])
+def test_predictions_survive_oblique_flipped_and_permuted_geometry(axes, tmp_path):
+    from alnb.store.export import Predicted, export_prediction
+
+    rng = np.random.default_rng(1)
+    native_shape = [0, 0, 0]
+    for storage, axis in enumerate(axes):
+        native_shape[axis] = (3, 5, 7)[storage]
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-1.5, 1.25, 8.0])
+    affine[:3, 3] = [10, -20, 30]
+    labels = rng.integers(0, 3, size=native_shape).astype(np.uint8)
+    doubt = rng.random(native_shape).astype(np.float32)
+    shape = labels.transpose(axes).shape
+    volume = Volume("p/ED", "p", "ED", shape, lambda: None, affine=affine, axes=axes)
+    cohort = Cohort("c", {"p/ED": volume}, ("background", "a", "b"))
+    predicted = Predicted(labels.transpose(axes), doubt.transpose(axes), {})
+    first, second, _ = export_prediction(tmp_path, cohort, "p/ED", predicted)
+    for path, expected in ((first, labels), (second, doubt)):
+        image = nib.load(path)
+        np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+        assert image.get_data_dtype() == expected.dtype
+        np.testing.assert_allclose(image.affine, affine, rtol=1e-5, atol=1e-5)
