@@ -1,18 +1,17 @@
-"""The command line: ``alnb lab | run | doctor | export | strategies``."""
+"""The command line: ``alnb lab | run | predict | doctor | export | strategies``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import alnb
-from alnb.cli import running
+from alnb.cli import predicting, running
 from alnb.cli.doctor import examine
 from alnb.cli.images import cohort_of
 from alnb.cli.lab import open_lab
-from alnb.errors import AlnbError, BadInput
+from alnb.errors import AlnbError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--no-browser", action="store_true", help="print the address only")
     lab.set_defaults(run=open_lab)
     running.add_options(commands.add_parser("run", help="run the loop without a person"))
+    predicting.add_options(
+        commands.add_parser("predict", help="a project's model on whole volumes: NIfTI and scores")
+    )
     doctor = commands.add_parser("doctor", help="versions, device, and whether widgets are whole")
     doctor.set_defaults(run=examine)
     export = commands.add_parser("export", help="write a project's labels as NIfTI")
@@ -67,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 def _export(options: argparse.Namespace) -> int:
     from alnb.session.session import Session
 
-    if not (Path(options.project) / "journal.db").is_file():
-        raise BadInput(f"{options.project} holds no project (no journal.db). Check the folder.")
-    with Session.open(options.project, cohort_of(options.data)) as session:
+    project = predicting.existing_project(options.project)
+    with Session.open(project, cohort_of(options.data)) as session:
         for path in session.export(options.folder):
             print(path)
     return 0

@@ -8,7 +8,7 @@ import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alnb.cli.images import cohort_of, device_name, split_of
 from alnb.errors import BadInput
@@ -36,12 +36,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--oracle", choices=("scribble", "simulated", "mask"), help="who answers")
     run.add_argument("--per-volume", type=int, default=2, help="most slices of one volume a round")
     run.add_argument("--steps", type=int, help="training steps a round; default: by slices")
-    run.add_argument(
-        "--learner",
-        choices=("single", "ensemble", "dropout"),
-        default="single",
-        help="one network, five, or one with ten passes of dropout; committees take their time",
-    )
+    add_learner(run)
     run.add_argument("--size", type=int, help="side in pixels at which slices are learnt")
     run.add_argument("--start", choices=("warm", "scratch"), default="warm")
     for name in ("pool", "val", "test"):
@@ -50,6 +45,16 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--csv", help="file for the curve; default curve.csv in the project")
     _add_preset(run)
     run.set_defaults(run=run_command)
+
+
+def add_learner(command: argparse.ArgumentParser) -> None:
+    """The choice of a learner, for every command that has one; see `learner_of`."""
+    command.add_argument(
+        "--learner",
+        choices=("single", "ensemble", "dropout"),
+        default="single",
+        help="one network, five, or one with ten passes of dropout; committees take their time",
+    )
 
 
 def _add_preset(run: argparse.ArgumentParser) -> None:
@@ -98,7 +103,7 @@ def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> 
     from alnb.session.session import Session
 
     options.strategy = options.strategy or "coreset"
-    learner = _learner(options)
+    learner = learner_of(options, steps=options.steps, size=options.size, start=options.start)
     project = Path(options.project or Path("alnb-runs") / _run_name(options, cohort, kind))
     with Session.open(
         project,
@@ -134,15 +139,20 @@ def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> 
     return 0
 
 
-def _learner(options: argparse.Namespace) -> Learner:
+def learner_of(
+    options: argparse.Namespace,
+    *,
+    steps: int | None = None,
+    size: int | None = None,
+    start: Literal["warm", "scratch"] = "warm",
+) -> Learner:
+    """The learner that ``--learner`` names."""
     from alnb.models.committee import DeepEnsemble, MCDropout
     from alnb.models.dropout import RATES
     from alnb.models.learners import SingleNet
 
     dropout = RATES if options.learner == "dropout" else ()
-    network = SingleNet(
-        steps=options.steps, size=options.size, start=options.start, dropout=dropout
-    )
+    network = SingleNet(steps=steps, size=size, start=start, dropout=dropout)
     if options.learner == "ensemble":
         return DeepEnsemble(base=network)
     return MCDropout(base=network) if options.learner == "dropout" else network
