@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from alnb.errors import BadInput, ColdStart
 from alnb.models.dropout import RATES, Fixed
 from alnb.models.infer import member_log_probs
 from alnb.models.learners import Course, Network, SingleNet, log_probs, probs
+from alnb.models.members import Engine, choose, fit_together
 from alnb.protocols import GradientLearner, Learner, ignore, never
 from alnb.records import FitReport, Step, TrainSet, Unit
 from alnb.rng import stream
@@ -58,6 +59,9 @@ class DeepEnsemble:
     members : how many, M.
     base : the learner that members are copies of; not yet fitted, as they would begin alike.
     turn : largest number of steps in a turn.
+    engine : "loop" trains in turns, as above. "grouped" and "vmap" train all members in step, as
+        one wide network, with the same numbers up to rounding; "auto" takes what is fastest on this
+        machine, and the report says what that was. See `alnb.models.members`.
 
     Source: Lakshminarayanan et al., NeurIPS 2017, arXiv 1612.01474 (without its adversarial
     examples); for queries: Beluch et al., CVPR 2018.
@@ -66,6 +70,7 @@ class DeepEnsemble:
     members: int = 5
     base: Learner = field(default_factory=SingleNet)
     turn: int = 20
+    engine: Engine = "loop"
     _fitted: tuple[Learner, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +79,9 @@ class DeepEnsemble:
                 f"An ensemble of {self.members} members in turns of {self.turn} steps; both "
                 "numbers must be at least 1."
             )
+        if self.engine not in get_args(Engine):
+            known = ", ".join(f"'{name}'" for name in get_args(Engine))
+            raise ValueError(f"engine is {self.engine!r}; it can be {known}.")
 
     @property
     def unit(self) -> Unit:
@@ -94,7 +102,19 @@ class DeepEnsemble:
         learners = copy.deepcopy(self._fitted) or self._copies()
         run = _Run(learners, train, streams, on_step, stopped)
         if all(isinstance(learner, _TakesTurns) for learner in learners):
-            reports, whole = run.in_turns(self.turn, cold=not self._fitted)
+            courses = run.courses()
+            engine, note = choose(self.engine, courses)
+            cold = not self._fitted
+            if engine == "loop":
+                reports, whole = run.in_turns(courses, self.turn, cold=cold)
+            else:
+                reports, whole = run.in_step(courses, engine, cold=cold)
+            run.notes += [note] if note else []
+        elif self.engine not in ("loop", "auto"):
+            raise BadInput(
+                f"Members cannot be trained with engine {self.engine!r}: "
+                f"{type(self.base).__name__} has no method course. Take 'loop'."
+            )
         else:
             reports, whole = run.one_by_one()
         return self._publish(learners, run.report(reports), whole=whole)
@@ -308,29 +328,58 @@ class _Run:
         self.learners, self.train, self.streams = learners, train, streams
         self.on_step, self.stopped = on_step, stopped
         self.halted = False
+        self.notes: list[str] = []
         self.started, self.first = time.monotonic(), 0.0
         self.steps = [0] * len(learners)
         self.losses = [float("nan")] * len(learners)
 
-    def in_turns(self, turn: int, *, cold: bool) -> tuple[list[FitReport], bool]:
-        """Reports of the members, and whether they make a committee. `cold`: there is none yet."""
+    def courses(self) -> list[Course]:
+        """A course of each member, over the same training set."""
         courses: list[Course] = []
         for learner, rng in zip(self.learners, self.streams, strict=True):
             assert isinstance(learner, _TakesTurns), "fit has looked"
             like = courses[0] if courses else None
             courses.append(learner.course(self.train, rng=rng, like=like))
+        return courses
+
+    def in_turns(
+        self, courses: Sequence[Course], turn: int, *, cold: bool
+    ) -> tuple[list[FitReport], bool]:
+        """Reports of the members, and whether they make a committee. `cold`: there is none yet."""
         for steps in _doubling(turn):
             for number, course in enumerate(courses):
                 if not course.over and not self.halted:
                     course.advance(steps, on_step=self.tell(number), stopped=self.asked)
             if self.halted or all(course.over for course in courses):
                 break
-        useful = all(self.steps) if cold else any(self.steps) and all(c.warm for c in courses)
-        if self.halted and not useful:
+        if not self._useful(courses, cold=cold):
             return [course.report for course in courses], False
         # whose turn never came keeps the weights that it went on from
         begun = [course for course in courses if course.done or not self.halted]
         return [course.end() for course in begun], True
+
+    def in_step(
+        self, courses: Sequence[Course], engine: Engine, *, cold: bool
+    ) -> tuple[list[FitReport], bool]:
+        """The same with all members at once."""
+
+        def step(taken: Step) -> None:
+            members = len(courses)
+            self.steps, self.losses = [taken.step] * members, [taken.loss] * members
+            done, total = members * taken.step, members * taken.total
+            self.on_step(Step(done, total, taken.loss, taken.seconds_left))
+
+        report = fit_together(courses, engine, on_step=step, stopped=self.asked)
+        self.notes += report.notes
+        if not self._useful(courses, cold=cold):
+            return [course.report for course in courses], False
+        return [course.end() for course in courses], True
+
+    def _useful(self, courses: Sequence[Course], *, cold: bool) -> bool:
+        """Whether what was learnt makes a committee."""
+        if not self.halted:
+            return True
+        return all(self.steps) if cold else any(self.steps) and all(c.warm for c in courses)
 
     def one_by_one(self) -> tuple[list[FitReport], bool]:
         """The same for learners that cannot take turns."""
@@ -376,7 +425,7 @@ class _Run:
             for note in report.notes
         ]
         seconds = time.monotonic() - self.started
-        return FitReport(sum(self.steps), self.loss, seconds, self.halted, tuple(notes))
+        return FitReport(sum(self.steps), self.loss, seconds, self.halted, (*self.notes, *notes))
 
 
 def _doubling(largest: int) -> Iterator[int]:
