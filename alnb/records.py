@@ -153,14 +153,30 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A model's proposal that a person took over, with the corrections drawn on top of it."""
+    """A proposal that a person took over: its label map, with corrections drawn on top of it.
+
+    Attributes
+    ----------
+    blob : SHA-256 of an (H, W) uint8 label map.
+    checkpoint : the model that proposed it; None where it was made from the strokes alone.
+    strokes : corrections on top of the label map.
+    beneath : the strokes that a live proposal was made from, already in the label map; taking the
+        acceptance back brings them back.
+    """
 
     blob: str
-    checkpoint: str
+    checkpoint: str | None
     strokes: tuple[Stroke, ...] = ()
+    beneath: tuple[Stroke, ...] = ()
 
 
 Content = Scribble | Mask | Accepted
+
+
+def pulls(content: Content) -> int:
+    """How many pulls of the pen an answer took, those a proposal was made from included."""
+    beneath = content.beneath if isinstance(content, Accepted) else ()
+    return len(beneath) + len(content.strokes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,12 @@ from alnb.data.raster import target
 from alnb.errors import BadInput, IllegalEvent, UnknownItem
 from alnb.records import IGNORE, Accepted, Annotation, LabelMap, Mask, Scribble, SliceId, Stroke
 from alnb.session.door import Door
-from alnb.session.state import Fit
+from alnb.session.state import Draft, Fit
 from alnb.store.events import (
+    Became,
     Event,
     QueryAmended,
+    Seen,
     SliceOpened,
     SliceSkipped,
     SliceSubmitted,
@@ -28,6 +30,22 @@ from alnb.store.events import (
 )
 
 Kind = Literal["scribble", "mask", "accepted"]
+
+
+class Shown(Protocol):
+    """A live proposal as `submit` needs it: see `alnb.session.live.LiveProposal`."""
+
+    @property
+    def labels(self) -> LabelMap: ...
+
+    @property
+    def checkpoint(self) -> str | None: ...
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]: ...
+
+    @property
+    def changes(self) -> int: ...
 
 
 class Answering(Door, ABC):
@@ -68,10 +86,14 @@ class Answering(Door, ABC):
             return True
 
     def undo(self, slice_id: SliceId) -> bool:
-        """Take the last stroke back; False if there is none."""
+        """Take the last stroke back; False if there is none.
+
+        Where a live proposal was accepted and nothing is drawn on it, the acceptance is taken back
+        in its place: the strokes are there again, and the slice waits to be submitted again.
+        """
         with self._acting():
             event = StrokeUndone(slice_id)
-            if event not in self._redone and not self.draft(slice_id).strokes:
+            if event not in self._redone and not self.draft(slice_id).undoable:
                 return False
             self._commit(event)
             return True
@@ -96,22 +118,36 @@ class Answering(Door, ABC):
             return False if blank else self.draw(slice_id, everything)
 
     def submit(
-        self, slice_id: SliceId, kind: Kind = "scribble", seconds: float | None = None
+        self,
+        slice_id: SliceId,
+        kind: Kind = "scribble",
+        seconds: float | None = None,
+        *,
+        shown: Shown | None = None,
     ) -> None:
         """Finish a slice.
 
         kind : "scribble" keeps untouched pixels unlabelled, "mask" makes them background,
             "accepted" takes the proposal that was shown, corrected by the strokes.
         seconds : active time spent since the last answer for this slice; times add up.
+        shown : the live proposal that stood on the slice (`session.live.latest`); without one it
+            is the model's proposal that `opened` journalled, if there was one. It is what
+            "accepted" takes, and what is journalled as seen.
 
         IllegalEvent when there is nothing to submit.
         """
         self._known(slice_id)
         _check_seconds(seconds)
+        if shown is not None:
+            self._check_map(slice_id, shown.labels)
         with self._acting():
-            content = self._content(slice_id, kind)
+            draft = self.draft(slice_id)
+            # on an answer that was taken over already, no live proposal can stand
+            live = shown if draft.base is None else None
+            content = self._content(slice_id, kind, draft, live)
             answer = Annotation(slice_id, content, self.annotator, seconds)
-            self._commit(*self._joining(slice_id), SliceSubmitted(answer))
+            seen = self._seen(draft, content, live)
+            self._commit(*self._joining(slice_id), SliceSubmitted(answer, seen))
 
     def skip(self, slice_id: SliceId, reason: str = "", seconds: float | None = None) -> None:
         """Pass over a slice; it is not asked again unless somebody draws on it."""
@@ -131,12 +167,7 @@ class Answering(Door, ABC):
         _check_seconds(annotation.seconds)
         shape = self.cohort.shape(annotation.slice_id)
         for array in (maps or {}).values():
-            if array.shape != shape:
-                raise BadInput(
-                    f"The answer for {annotation.slice_id} is {array.shape}, its slice {shape}. "
-                    "Give a label map of the slice's own size."
-                )
-            self._check_codes(annotation.slice_id, array)
+            self._check_map(annotation.slice_id, array)
             self.blobs.put_array(array.astype(np.uint8, copy=False))
         # refuses what cannot be drawn
         whole = target(annotation.content, shape, self.label_map)
@@ -144,17 +175,13 @@ class Answering(Door, ABC):
         with self._acting():
             self._commit(*self._joining(annotation.slice_id), SliceSubmitted(annotation))
 
-    def _content(self, slice_id: SliceId, kind: Kind) -> Scribble | Mask | Accepted:
+    def _content(
+        self, slice_id: SliceId, kind: Kind, draft: Draft, live: Shown | None
+    ) -> Scribble | Mask | Accepted:
         if kind not in get_args(Kind):
             raise BadInput(f"{kind!r} is no kind of answer; it can be {', '.join(get_args(Kind))}.")
-        draft = self.draft(slice_id)
-        if kind == "accepted":
-            if draft.proposal is None or draft.checkpoint is None:
-                raise IllegalEvent(
-                    f"No proposal was shown on {slice_id}, so there is none to accept. "
-                    "Train first, or submit what you drew."
-                )
-            return Accepted(draft.proposal, draft.checkpoint, draft.strokes)
+        if kind == "accepted" and not draft.beneath:
+            return self._accepted(slice_id, draft, live)
         ink = self.raster(slice_id)
         if kind == "mask":
             whole = np.where(ink == IGNORE, 0, ink).astype(np.uint8)
@@ -167,6 +194,43 @@ class Answering(Door, ABC):
         if draft.base is None:
             return Scribble(draft.strokes)
         return replace(draft.base, strokes=draft.strokes)
+
+    def _accepted(self, slice_id: SliceId, draft: Draft, live: Shown | None) -> Accepted:
+        if live is None:
+            if draft.proposal is None or draft.checkpoint is None:
+                raise IllegalEvent(
+                    f"No proposal was shown on {slice_id}, so there is none to accept. "
+                    "Draw or train first, or submit what you drew."
+                )
+            return Accepted(draft.proposal, draft.checkpoint, draft.strokes)
+        if not draft.strokes:
+            raise IllegalEvent(
+                f"All strokes on {slice_id} were taken back, and with them the proposal made from "
+                "them. Draw again, or skip the slice."
+            )
+        # as it is seen: the ink covers the proposal, and what was erased shows it again
+        ink = self.raster(slice_id)
+        whole = np.where(ink == IGNORE, live.labels, ink).astype(np.uint8)
+        return Accepted(self.blobs.put_array(whole), live.checkpoint, beneath=draft.strokes)
+
+    def _seen(
+        self, draft: Draft, content: Scribble | Mask | Accepted, live: Shown | None
+    ) -> Seen | None:
+        """The proposal that was shown, and what the answer makes of it."""
+        taken = content if isinstance(content, Accepted) else draft.base
+        if live is not None:
+            blob, checkpoint = self.blobs.put_array(live.labels), live.checkpoint
+            changes = live.changes + (live.strokes != draft.strokes)
+        elif isinstance(taken, Accepted):
+            # an accepted answer, drawn on: the proposal is the one it rests on
+            blob, checkpoint, changes = taken.blob, taken.checkpoint, len(draft.strokes)
+        elif draft.proposal is not None:
+            blob, checkpoint, changes = draft.proposal, draft.checkpoint, len(draft.strokes)
+        else:
+            return None
+        rests = isinstance(taken, Accepted)
+        became: Became = "ignored" if not rests else "corrected" if changes else "accepted"
+        return Seen(blob, checkpoint, live is not None or bool(draft.beneath), became, changes)
 
     def _joining(self, slice_id: SliceId) -> list[Event]:
         """A slice answered by choice joins the query, so that counts and rounds stay true."""
@@ -183,6 +247,15 @@ class Answering(Door, ABC):
                 f"{slice_id} belongs to the validation or test split, which is never annotated "
                 "here. Choose a slice of the pool."
             )
+
+    def _check_map(self, slice_id: SliceId, labels: NDArray[np.generic]) -> None:
+        shape = self.cohort.shape(slice_id)
+        if labels.shape != shape:
+            raise BadInput(
+                f"The answer for {slice_id} is {labels.shape}, its slice {shape}. "
+                "Give a label map of the slice's own size."
+            )
+        self._check_codes(slice_id, labels)
 
     def _check_codes(self, slice_id: SliceId, labels: NDArray[np.generic]) -> None:
         codes = set(np.unique(labels).tolist())

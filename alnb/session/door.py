@@ -108,8 +108,8 @@ class Door(Reading):
         """Call `watcher(what)` on changes that are not journalled.
 
         what : "progress" (of the running training), "model" (weights ready for `prediction`),
-            "problem" (one more in `problems`), "closed" (the project was opened again elsewhere
-            in this process).
+            "live" (another live proposal, or none any more), "problem" (one more in `problems`),
+            "closed" (the project was opened again elsewhere in this process).
 
         Returns a function that ends it. Called on any thread.
         """
@@ -130,5 +130,5 @@ class Door(Reading):
 def _act(event: Event) -> Event:
     """The event without its time: the same act, taken again, has lasted longer."""
     if isinstance(event, SliceSubmitted):
-        return SliceSubmitted(replace(event.annotation, seconds=None))
+        return replace(event, annotation=replace(event.annotation, seconds=None))
     return replace(event, seconds=None) if isinstance(event, SliceSkipped) else event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alnb.records import IGNORE
+from alnb.records import IGNORE, pulls
 from alnb.session.session import Session
 
 MASK_FACTOR = 15
@@ -68,7 +68,7 @@ def ledger(session: Session, number: int) -> Ledger:
         control=sum(word == "control" for each in rounds for word in each.origin),
         pixels=sum(int((labels != IGNORE).sum()) for labels in maps),
         foreground=sum(int(((labels != IGNORE) & (labels > 0)).sum()) for labels in maps),
-        strokes=sum(len(c.strokes) for c in contents),
+        strokes=sum(pulls(c) for c in contents),
         seconds=sum(a.seconds or 0.0 for given in answers.values() for a in given),
         full_masks=sum(1 / MASK_FACTOR if part else 1.0 for part in partly),
         fit_seconds=sum(f.report.seconds for f in fits if f.report),

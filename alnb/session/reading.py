@@ -13,7 +13,7 @@ from alnb.data.raster import merge, rasterize, target
 from alnb.data.volume import ArrayCache, unlabelled
 from alnb.errors import JournalError, UnknownItem
 from alnb.records import Annotation, LabelMap, Pool, Round, SliceId
-from alnb.session.state import Draft, Fit, SessionState
+from alnb.session.state import Draft, Fit, SessionState, ground
 from alnb.store.blobs import Blobs
 from alnb.store.events import SessionCreated
 
@@ -91,7 +91,10 @@ class Reading:
         answer = state.annotations.get(key)
         if answer is not None:
             draft = state.drafts.get(key)
-            unchanged = draft is None or draft.strokes == answer.content.strokes
+            content = answer.content
+            unchanged = draft is None or (
+                draft.strokes == content.strokes and draft.base == ground(content)
+            )
             return "submitted" if unchanged else "edited"
         return "skipped" if key in state.skipped else "open"
 

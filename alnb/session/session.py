@@ -26,6 +26,7 @@ from alnb.store.journal import Journal
 from alnb.store.lock import ProjectLock
 
 if TYPE_CHECKING:
+    from alnb.session.live import Live
     from alnb.session.trainer import Trainer
 
 __all__ = ["Kind", "Session"]
@@ -84,6 +85,7 @@ class Session(Predicting):
         self._file_lock = lock
         self._make_trainer = make_trainer
         self._trainer: Trainer | None = None
+        self._live: Live | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -262,6 +264,16 @@ class Session(Predicting):
             self.job = self.trainer.prepare(trigger)
             self.job.start()
             return self.job
+
+    @property
+    def live(self) -> Live:
+        """What proposes a slice from its strokes while they are drawn; begins when first used."""
+        with self._lock:
+            if self._live is None:
+                from alnb.session.live import Live
+
+                self._live = Live(self)
+            return self._live
 
     def evaluate(self, split: str = "val") -> Metrics:
         """Measure the current model on "val" or "test", journal it and return it."""

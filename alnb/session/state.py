@@ -12,6 +12,7 @@ from alnb.errors import IllegalEvent
 from alnb.records import (
     Accepted,
     Annotation,
+    Content,
     FitReport,
     ItemId,
     Mask,
@@ -31,6 +32,7 @@ from alnb.store.events import (
     QueryAmended,
     RoundClosed,
     RoundOpened,
+    Seen,
     SessionCreated,
     SliceOpened,
     SliceSkipped,
@@ -63,6 +65,16 @@ class Draft:
     proposal: str | None = None
     checkpoint: str | None = None
     seen: frozenset[str] = frozenset()
+
+    @property
+    def beneath(self) -> tuple[Stroke, ...]:
+        """The strokes that an accepted live proposal was made from."""
+        return self.base.beneath if isinstance(self.base, Accepted) else ()
+
+    @property
+    def undoable(self) -> bool:
+        """Whether there is a stroke to take back, or an acceptance."""
+        return bool(self.strokes or self.beneath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,7 @@ class SessionState:
     rounds: tuple[Round, ...] = ()
     drafts: Mapping[Key, Draft] = field(default_factory=lambda: MappingProxyType({}))
     annotations: Mapping[Key, Annotation] = field(default_factory=lambda: MappingProxyType({}))
+    seen: Mapping[Key, Seen] = field(default_factory=lambda: MappingProxyType({}))
     skipped: Mapping[Key, str] = field(default_factory=lambda: MappingProxyType({}))
     counts: Mapping[ItemId, int] = field(default_factory=lambda: MappingProxyType({}))
     fits: tuple[Fit, ...] = ()
@@ -122,6 +135,11 @@ class SessionState:
     def checkpoint(self) -> str | None:
         """The weights of the last training that ended well."""
         return next((fit.checkpoint for fit in reversed(self.fits) if fit.checkpoint), None)
+
+
+def ground(content: Content) -> Mask | Accepted | None:
+    """What the strokes of an answer lie on; None for an empty slice."""
+    return None if isinstance(content, Scribble) else replace(content, strokes=())
 
 
 def replay(entries: Iterable[Entry], state: SessionState | None = None) -> SessionState:
@@ -228,8 +246,11 @@ def _(event: StrokeAdded, state: SessionState, by: str) -> SessionState:
 def _(event: StrokeUndone, state: SessionState, by: str) -> SessionState:
     key = (event.slice_id, by)
     draft = state.drafts.get(key, Draft())
-    if not draft.strokes:
+    if not draft.undoable:
         raise IllegalEvent(f"There is no stroke to undo on {event.slice_id}.")
+    if not draft.strokes:
+        # the acceptance goes, and the strokes that the proposal was made from are there again
+        return _draft(state, key, replace(draft, base=None, strokes=draft.beneath))
     *rest, last = draft.strokes
     return _draft(state, key, replace(draft, strokes=tuple(rest), undone=(*draft.undone, last)))
 
@@ -251,12 +272,18 @@ def _(event: SliceSubmitted, state: SessionState, by: str) -> SessionState:
     content = answer.content
     draft = replace(
         state.drafts.get(key, Draft()),
-        base=None if isinstance(content, Scribble) else replace(content, strokes=()),
+        base=ground(content),
         strokes=content.strokes,
     )
+    seen = state.seen
+    if event.seen is not None:
+        seen = _with(seen, key, event.seen)
+    elif key in seen:
+        seen = _without(seen, key)
     return replace(
         _draft(state, key, draft),
         annotations=_with(state.annotations, key, answer),
+        seen=seen,
         skipped=_without(state.skipped, key),
         seconds=state.seconds + (answer.seconds or 0.0),
     )

@@ -12,7 +12,8 @@ SliceOpened        slice_id, proposal, checkpoint                 what the perso
 StrokeAdded        slice_id, stroke                               one pull of the pen
 StrokeUndone       slice_id                                       the last stroke was taken back
 StrokeRedone       slice_id                                       and put there again
-SliceSubmitted     annotation                                     an answer was finished
+SliceSubmitted     annotation, seen                               an answer was finished, and what
+                                                                  became of the proposal shown
 SliceSkipped       slice_id, reason, seconds                      a slice was passed over
 FitStarted         fit, trigger, items, rng                       training began
 FitFinished        fit, checkpoint, report                        training ended, weights are kept
@@ -34,7 +35,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,11 +125,38 @@ class StrokeRedone:
     slice_id: SliceId
 
 
+Became = Literal["accepted", "corrected", "ignored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The proposal that stood on a slice when its answer was finished, and what became of it.
+
+    Attributes
+    ----------
+    proposal : SHA-256 of its label map.
+    checkpoint : the model that made it or took part in it; None for strokes alone.
+    live : whether it was made from the strokes while they were drawn.
+    became : "accepted" as first shown; "corrected": the answer rests on it, and the person drew or
+        took back something since a proposal was first shown; "ignored": the answer is the person's
+        own strokes.
+    changes : how often the person drew or took back since a proposal was first shown, as far as a
+        new one followed or the answer did.
+    """
+
+    proposal: str
+    checkpoint: str | None
+    live: bool
+    became: Became
+    changes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class SliceSubmitted:
-    """An answer was finished."""
+    """An answer was finished; `seen` is None where no proposal was shown, or nobody noted it."""
 
     annotation: Annotation
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +273,7 @@ _VALUES: dict[str, Any] = {
         Annotation,
         FitReport,
         Metrics,
+        Seen,
     )
 }
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from alnb._version import __version__
 from alnb.errors import BadInput
-from alnb.records import IGNORE, LabelMap, Metrics
+from alnb.records import IGNORE, LabelMap, Metrics, pulls
 from alnb.store.blobs import atomic_write
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def rounds_of(state: Any) -> dict[str, Any]:
             {
                 "slice": str(answer.slice_id),
                 "kind": type(answer.content).__name__.lower(),
-                "strokes": len(answer.content.strokes),
+                "strokes": pulls(answer.content),
                 "annotator": answer.annotator,
                 "seconds": answer.seconds,
                 "proposal": _plain(state.seen.get(key)),

@@ -29,7 +29,18 @@ def _002_embeddings(db: sqlite3.Connection) -> None:
     """
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_001_entries, _002_embeddings)
+def _003_live_proposals(db: sqlite3.Connection) -> None:
+    """The table stays; an answer may now say which proposal was seen and what became of it.
+
+    An accepted proposal may have no checkpoint, and strokes beneath it.
+    """
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _001_entries,
+    _002_embeddings,
+    _003_live_proposals,
+)
 VERSION = len(MIGRATIONS)
 
 

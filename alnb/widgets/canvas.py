@@ -17,11 +17,13 @@ import traitlets
 from alnb.errors import AlnbError, JournalError
 from alnb.palette import class_colour
 from alnb.records import LabelMap, SliceId, Stroke
+from alnb.session.live import LiveProposal
 from alnb.widgets.keys import KEYS
 from alnb.widgets.messages import (
     Scene,
     View,
     changed_box,
+    live_buffers,
     read_stroke,
     slice_message,
 )
@@ -30,7 +32,7 @@ from alnb.widgets.status import sentence
 
 FRONT = Path(__file__).parent / "front"
 SCRIPTS = ("raster.js", "link.js", "tools.js", "painter.js", "stage.js", "desk.js", "booster.js")
-LAYERS = 4
+LAYERS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Handlers:
 
 
 class ScribbleCanvas:
-    """Layers image, proposal, ink and preview at slice resolution, drawn in the browser.
+    """Layers image, two proposals, ink and preview at slice resolution, drawn in the browser.
 
     It knows no session: what it shows is handed in, what a person does goes out by `handlers`.
 
@@ -121,6 +123,13 @@ class ScribbleCanvas:
         """Show the model's label map of a slice, or take it away."""
         content = {"kind": "proposal", "slice": slice_message(slice_id)}
         self._send(content, [b"" if labels is None else labels.tobytes()])
+
+    def grow(self, slice_id: SliceId, shown: LiveProposal | None) -> None:
+        """Show the proposal that the strokes on a slice suggest, or take it away."""
+        name = None if shown is None else shown.id
+        content = {"kind": "live", "slice": slice_message(slice_id), "id": name}
+        self._send(content, [b"", b""] if shown is None else live_buffers(shown))
+        self.plain.grow(slice_id, None if shown is None else shown.labels)
 
     def ink(self, slice_id: SliceId, labels: LabelMap) -> None:
         """Bring the ink of a slice up to date; sends the box that differs, or nothing."""

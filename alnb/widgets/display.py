@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from alnb.records import LabelMap, SliceId
+from alnb.session.ink import Inks
+from alnb.session.live import LiveProposal
 from alnb.session.session import Session
 from alnb.widgets import status
 from alnb.widgets.canvas import ScribbleCanvas
 from alnb.widgets.imaging import Imaging
-from alnb.widgets.ink import Inks
 from alnb.widgets.messages import Scene, View, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.stopwatch import Stopwatch
@@ -59,6 +60,8 @@ class Display:
         self._imaging = Imaging(session.cohort)
         self._viewers: tuple[Callable[[SliceId], None], ...] = ()
         self._proposed: tuple[SliceId, LabelMap, str] | None = None
+        self._live = session.live
+        self._grown: tuple[SliceId, LiveProposal | None] | None = None
 
     # ---- one slice ----
 
@@ -72,7 +75,10 @@ class Display:
             self.here = slice_id
             self._stopwatch.tick(slice_id)
             self._canvas.enter(self._scene(slice_id, view))
+            self._grown = None
+            self.grow()
             self.refresh()
+        self._live.look_at(slice_id)
         self._worker.soon("proposal", self.propose)
         self._worker.soon("neighbours", self._send_neighbours)
         self._worker.soon("recall", self._recall)
@@ -108,7 +114,20 @@ class Display:
         """Bring the ink of a slice up to date, and what depends on it."""
         if slice_id is not None:
             self._canvas.ink(slice_id, self._inks.raster(slice_id))
+        self.grow()
         self.refresh()
+
+    def grow(self) -> None:
+        """Bring the live proposal of the slice in view up to date, if it is another one."""
+        with self._lock:
+            here = self.here
+            if here is None:
+                return
+            newest = self._live.latest(here)
+            if self._grown is None or self._grown != (here, newest):
+                self._grown = here, newest
+                self._canvas.grow(here, newest)
+                self.refresh()
 
     def propose(self) -> None:
         """Fetch the model's label map of the slice in view, and journal that it was seen."""
@@ -156,6 +175,10 @@ class Display:
         known = self._proposed
         return known if known is not None and known[0] == slice_id else None
 
+    def _grown_of(self, slice_id: SliceId | None) -> LiveProposal | None:
+        known = self._grown
+        return known[1] if known is not None and known[0] == slice_id else None
+
     def _send_neighbours(self) -> None:
         """Send the slices above and below, and the two after those, ahead."""
         here = self.here
@@ -191,7 +214,8 @@ class Display:
             running = now.training and job is not None
             line = self.line or status.hint(now)
             undone = here is not None and bool(session.draft(here).undone)
-            proposal = self._proposal_of(here)
+            proposal, grown = self._proposal_of(here), self._grown_of(here)
+            badge = "" if proposal is None else proposal[2]
             self._canvas.ui(
                 {
                     "queue": status.chips(queue, slice_message(here) if here else {}),
@@ -203,9 +227,10 @@ class Display:
                         not (now.choosing or now.locked),
                     ),
                     "note": "" if session.round is None else session.round.note,
-                    "undo": here is not None and bool(session.draft(here).strokes),
+                    "undo": here is not None and session.draft(here).undoable,
                     "redo": undone,
-                    "badge": "" if proposal is None else proposal[2],
+                    "badge": badge if grown is None else grown.badge,
+                    "live": self._live.on,
                     "training": _training(job) if running else None,
                     "line": line.as_message(),
                 }
@@ -227,6 +252,7 @@ class Display:
             status="submitted" if here is None else session.status(here),
             ink=strokes_or_base,
             proposal=self._proposal_of(here) is not None,
+            live=self._grown_of(here) is not None,
             pending=len(session.pending),
             untrained=len(labelled - (fit.taught if fit else frozenset())),
             labelled=len(labelled),

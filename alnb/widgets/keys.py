@@ -49,6 +49,7 @@ KEYS: tuple[Key, ...] = (
     Key("protect", ("b",), "protect other classes", ("B",)),
     Key("undo", ("Ctrl+z",), "undo", ("Ctrl+Z",), repeats=True),
     Key("redo", ("Ctrl+Shift+z", "Ctrl+y"), "redo", ("Ctrl+Y",), repeats=True),
+    Key("live", ("v",), "live proposals on or off", ("V",)),
     Key("fainter", ("a",), "proposal fainter", ("A",), repeats=True),
     Key("stronger", ("d",), "proposal stronger", ("D",), repeats=True),
     Key("outline", ("o",), "proposal as outline or fill", ("O",)),
@@ -63,6 +64,9 @@ KEYS: tuple[Key, ...] = (
     Key("next", ("ArrowRight",), "next in the queue", ("→",), repeats=True),
     Key("home", ("Home",), "back to the query"),
     Key("primary", ("Ctrl+Enter",), "do the blue button: submit, go on"),
+    Key(
+        "accept", ("Ctrl+Shift+Enter",), "submit the proposal with your strokes", ("Ctrl+⇧+Enter",)
+    ),
     Key("skip", ("Ctrl+Space",), "skip this slice"),
     Key("help", ("?", "F1"), "show these keys", ("?",)),
     Key("leave", ("Escape",), "abort the stroke; again: give the keyboard back", ("Esc",)),

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from alnb.errors import IllegalEvent
 from alnb.records import SliceId, Stroke
+from alnb.session.ink import Inks
+from alnb.session.live import LiveProposal
 from alnb.session.session import Kind, Session
 from alnb.store.events import (
     Entry,
@@ -23,7 +26,6 @@ from alnb.widgets import status
 from alnb.widgets.canvas import Handlers, ScribbleCanvas
 from alnb.widgets.display import Display
 from alnb.widgets.flow import Flow
-from alnb.widgets.ink import Inks
 from alnb.widgets.messages import read_slice
 from alnb.widgets.status import Line
 from alnb.widgets.stopwatch import Stopwatch
@@ -45,6 +47,8 @@ class Labeller:
     n : how many items the next query takes; by default as many as the last one, at first 6.
     auto : after the last answer of a query, train in the background and then ask for the next one.
     flip : (rows, cols) whether the display runs against storage order.
+    live : whether the strokes on a slice are grown into a proposal while they are drawn; the
+        view's own switch, and `session.live.switch`, change it at any time.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class Labeller:
         n: int | None = None,
         auto: bool = False,
         flip: tuple[bool, bool] = (False, False),
+        live: bool = True,
     ) -> None:
         self.session = session
+        session.live.switch(live)
         self.auto = auto
         self._pen_until = 0.0
         self._stopwatch = Stopwatch(session)
@@ -181,6 +187,7 @@ class Labeller:
             "train": lambda _: self._flow.train(),
             "stop": lambda _: self._flow.stop(),
             "ask": lambda _: self._flow.ask(),
+            "live": self._switch,
             "strategy": lambda d: self._flow.choose(str(d["strategy"])),
         }
         if name not in acts:
@@ -195,13 +202,39 @@ class Labeller:
         act(slice_id)
         self._display.ink(slice_id)
 
+    def _switch(self, details: Mapping[str, Any]) -> None:
+        live = self.session.live
+        live.switch(bool(details.get("on", not live.on)))
+        if self.here is not None:
+            live.look_at(self.here)
+        self._display.refresh()
+
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:
         slice_id = read_slice(details["slice"])
+        shown = self._shown(slice_id, details, kind)
+        draft = self.session.draft(slice_id)
         # what is accepted is what was shown, also where a training has just ended
-        if kind == "accepted" and self.session.draft(slice_id).proposal is None:
+        if kind == "accepted" and shown is None and draft.proposal is None and not draft.beneath:
             self.session.opened(slice_id)
-        self.session.submit(slice_id, kind, seconds=self._stopwatch.seconds(slice_id))
+        seconds = self._stopwatch.seconds(slice_id)
+        self.session.submit(slice_id, kind, seconds=seconds, shown=shown)
         self._finished(slice_id)
+
+    def _shown(
+        self, slice_id: SliceId, details: Mapping[str, Any], kind: Kind
+    ) -> LiveProposal | None:
+        """The live proposal that the person had in view; a newer one may be on its way by now."""
+        if "live" not in details:
+            return self.session.live.latest(slice_id)
+        if details["live"] is None:
+            return None
+        found = self.session.live.known(slice_id, str(details["live"]))
+        if found is None and kind == "accepted" and not self.session.draft(slice_id).beneath:
+            raise IllegalEvent(
+                "The proposal in view is not held any more, so nothing was submitted. A new one "
+                "comes with the next stroke; accept that one, or submit the strokes."
+            )
+        return found
 
     def _skip(self, details: Mapping[str, Any]) -> None:
         slice_id = read_slice(details["slice"])
@@ -257,6 +290,9 @@ class Labeller:
     def _watched(self, what: str) -> None:
         if what == "model":
             self._worker.soon("proposal", self._display.propose)
+        elif what == "live":
+            # here and not on the worker, where a query may be waited for
+            self._display.grow()
         elif what == "closed":
             self._worker.soon("closed", self._closed)
         elif what == "problem":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from alnb.errors import BadInput
 from alnb.records import LabelMap, SliceId, Stroke
+from alnb.session.live import LiveProposal
 
 MOST_POINTS = 100_000
 Buffers = list[bytes]
@@ -89,6 +90,12 @@ class Scene:
         }
         proposal = b"" if self.proposal is None else self.proposal.tobytes()
         return header, [self.view.pixels.tobytes(), self.ink.tobytes(), proposal]
+
+
+def live_buffers(shown: LiveProposal) -> Buffers:
+    """Labels, and the confidence in each of them as 0 to 255."""
+    sure = np.clip(np.rint(255 * shown.confidence), 0, 255).astype(np.uint8)
+    return [shown.labels.tobytes(), sure.tobytes()]
 
 
 def slice_message(slice_id: SliceId) -> dict[str, Any]:

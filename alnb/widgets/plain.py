@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from alnb.widgets.canvas import Handlers
 
 PATIENCE_S = 4.0
+PLAIN_ACTS = (
+    "undo", "redo", "previous", "next", "submit", "accept", "skip", "train", "ask", "live",
+)  # fmt: skip
+PROPOSAL, LIVE, INK, PREVIEW = 1, 2, 3, 4
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +72,7 @@ class Plain:
         self._brush = Brush()
         self._scene: Scene | None = None
         self._ink: LabelMap | None = None
+        self._grown: LabelMap | None = None
         self._timer: threading.Timer | None = None
         self.widget = self._controls(classes)
         layers.on_client_ready(self._client_ready)
@@ -83,7 +88,7 @@ class Plain:
         self._radius = ipywidgets.FloatSlider(2.5, min=0.75, max=20, description="Radius")
         self._line = ipywidgets.Label()
         row = [self._erase, self._radius]
-        for name in ("undo", "redo", "previous", "next", "submit", "skip", "train", "ask"):
+        for name in PLAIN_ACTS:
             button = ipywidgets.Button(description=name.capitalize())
             button.on_click(self._clicked(name))
             row.append(button)
@@ -109,6 +114,7 @@ class Plain:
     def enter(self, scene: Scene) -> None:
         """Show a scene, if nobody else does."""
         self._scene, self._ink, self._brush = scene, scene.ink, self._brush.cancel()
+        self._grown = None
         viewport = self._viewport()
         wide, tall = viewport.fitted(640, 560)
         self._layers.layout.width, self._layers.layout.height = f"{wide:.0f}px", f"{tall:.0f}px"
@@ -122,8 +128,17 @@ class Plain:
         self._ink = labels
         if self._needed() and self._timer is not None:
             with drawing():
-                self._layers[3].clear()
-                self._put(2, coloured(labels, 190))
+                self._layers[PREVIEW].clear()
+                self._put(INK, coloured(labels, 190))
+
+    def grow(self, slice_id: SliceId, labels: LabelMap | None) -> None:
+        """Show the live proposal of the slice in view in place of the model's, or take it away."""
+        if self._scene is None or self._scene.view.slice_id != slice_id:
+            return
+        self._grown = labels
+        if self._needed() and self._timer is not None:
+            with drawing():
+                self._proposals()
 
     def ui(self, state: Mapping[str, Any]) -> None:
         """Show the state line."""
@@ -134,14 +149,24 @@ class Plain:
         """Draw every layer from the scene."""
         if self._scene is None or self._ink is None:
             return
-        proposal = self._scene.proposal
         with drawing():
             self._layers.clear()
             self._put(0, grey(self._scene))
-            if proposal is not None:
-                labels = np.where(proposal == 0, IGNORE, proposal).astype(np.uint8)
-                self._put(1, coloured(labels, 80))
-            self._put(2, coloured(self._ink, 190))
+            self._proposals()
+            self._put(INK, coloured(self._ink, 190))
+
+    def _proposals(self) -> None:
+        """The live proposal hatched, or the model's filled: never both."""
+        self._layers[PROPOSAL].clear()
+        self._layers[LIVE].clear()
+        shown = self._grown
+        if shown is not None:
+            rows, cols = np.indices(shown.shape)
+            kept = (shown != 0) & ((rows - cols) % 4 < 2)
+            self._put(LIVE, coloured(np.where(kept, shown, IGNORE).astype(np.uint8), 110))
+        elif self._scene is not None and self._scene.proposal is not None:
+            model = self._scene.proposal
+            self._put(PROPOSAL, coloured(np.where(model == 0, IGNORE, model).astype(np.uint8), 80))
 
     def _put(self, layer: int, pixels: NDArray[np.uint8]) -> None:
         self._layers[layer].clear()
@@ -217,4 +242,6 @@ class Plain:
         blank = np.full(self._scene.view.shape, IGNORE, np.uint8)
         with drawing():
             pixels = coloured(rasterize([stroke], blank), 120)
-            self._layers[3].put_image_data(np.ascontiguousarray(self._viewport().oriented(pixels)))
+            self._layers[PREVIEW].put_image_data(
+                np.ascontiguousarray(self._viewport().oriented(pixels))
+            )

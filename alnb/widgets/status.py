@@ -54,7 +54,8 @@ class Situation:
     ----------
     asked : whether there is a query.
     status : of the slice in view: "open", "edited", "submitted" or "skipped".
-    ink, proposal : whether something is drawn on it, and whether a model's proposal is shown.
+    ink, proposal : whether something is drawn on it, and whether a model's proposal is shown;
+    live : whether one made from the strokes is, which then takes its place.
     pending : how many slices of the query wait, the one in view included.
     untrained : how many answers the last training has not seen; labelled: all answers.
     training, choosing : whether a training runs, or the next query is being chosen.
@@ -74,6 +75,7 @@ class Situation:
     left: int = 0
     n: int = 6
     locked: bool = False
+    live: bool = False
 
 
 def acts(now: Situation) -> tuple[Act, ...]:
@@ -106,8 +108,9 @@ def _slice_acts(now: Situation) -> list[Act]:
         Act("submit", verb, "Submit the strokes; untouched pixels stay open", enabled=now.ink),
         Act("mask", "Submit as mask", "Untouched pixels become background", enabled=now.ink),
     ]
-    if now.proposal:
-        hint = "Submit the model's proposal, corrected by your strokes"
+    if now.proposal or now.live:
+        whose = "grown from" if now.live else "of the model, corrected by"
+        hint = f"Submit the proposal {whose} your strokes (Ctrl+Shift+Enter)"
         buttons.append(Act("accept", "Accept proposal", hint))
     if now.status == "open":
         buttons.append(Act("skip", "Skip", "Pass over this slice (Ctrl+Space)"))
@@ -142,6 +145,13 @@ def hint(now: Situation) -> Line:
         (
             drawing and now.status == "edited",
             Line("Changed since it was submitted: submit it again.", "warn"),
+        ),
+        (
+            drawing and now.live,
+            Line(
+                "Draw where the proposal is wrong. Ctrl+Shift+Enter accepts it, Ctrl+Enter "
+                "submits the strokes alone."
+            ),
         ),
         (drawing and now.ink, Line("Ctrl+Enter submits and goes on.")),
         (

@@ -1,6 +1,6 @@
 """Writes the frozen journal of one version and, beside it, the state that it stands for.
 
-``python -m tests.journals.make`` writes ``v2.db`` and ``v2.json``. A frozen journal is never
+``python -m tests.journals.make`` writes ``v3.db`` and ``v3.json``. A frozen journal is never
 written again: when the journal's version rises, add the next one, and keep this one readable.
 """
 
@@ -28,7 +28,7 @@ from alnb.store.journal import Journal
 from alnb.store.migrations import VERSION
 
 HERE = Path(__file__).parent
-A, B, C, D = (SliceId("patient001/ED", index) for index in range(4))
+A, B, C, D, E, F = (SliceId("patient001/ED", index) for index in range(6))
 
 
 def stroke(name: str, label: int = 1) -> Stroke:
@@ -76,6 +76,22 @@ EVENTS = (
     e.EmbeddingChosen("mine"),
     e.RoundClosed(1),
     e.RoundOpened(2, (B,), (0.5,), ("",), "TopScore(entropy, mean)", "query/2", "Too weak."),
+    e.StrokeAdded(E, stroke("e1")),
+    e.StrokeAdded(E, stroke("e2", 2)),
+    e.SliceSubmitted(
+        Annotation(E, Accepted("67" * 32, None, (), (stroke("e1"), stroke("e2", 2))), "me", 4.5),
+        e.Seen("89" * 32, None, True, "corrected", 1),
+    ),
+    e.StrokeAdded(F, stroke("f1")),
+    e.SliceSubmitted(
+        Annotation(F, Accepted("67" * 32, "ab" * 32, (), (stroke("f1"),)), "me", 1.5),
+        e.Seen("89" * 32, "ab" * 32, True, "accepted"),
+    ),
+    e.StrokeUndone(F),
+    e.SliceSubmitted(
+        Annotation(F, Scribble((stroke("f1"),)), "me", 1.5),
+        e.Seen("89" * 32, "ab" * 32, True, "ignored", 2),
+    ),
 )
 
 

@@ -31,6 +31,7 @@ from alnb.store.events import (
     QueryAmended,
     RoundClosed,
     RoundOpened,
+    Seen,
     SessionCreated,
     SliceOpened,
     SliceSkipped,
@@ -55,6 +56,10 @@ EXAMPLES = [
     SliceSubmitted(Annotation(S, Scribble((STROKE,)), "me", 12.5)),
     SliceSubmitted(Annotation(S, Mask("00", (STROKE,)), "me", None)),
     SliceSubmitted(Annotation(S, Accepted("00", "11"), "me", 1.0)),
+    SliceSubmitted(
+        Annotation(S, Accepted("00", None, beneath=(STROKE,)), "me", 1.0),
+        Seen("00", None, True, "corrected", 2),
+    ),
     SliceSkipped(S, 'no "heart"\n', 3.0),
     FitStarted(0, "person", 3, "fit/0"),
     FitFinished(0, "22", FitReport(10, math.inf, 1.0, True, ("batch halved",))),

@@ -22,6 +22,7 @@ const ICONS = {
   redo: "M10 3l3.500 3.500L10 10M13.500 6.500H6a3.500 3.500 0 0 0 0 7h4",
   clear: "M3 4.500h10M6.500 4.500V3h3v1.500M4.500 4.500l.7 9h5.600l.7-9M6.800 7v4M9.200 7v4",
   shield: "M8 2l5 2v4c0 3-2.200 5-5 6-2.800-1-5-3-5-6V4Z",
+  sprout: "M8 14V8.500M8 8.500C8 5.500 5.800 4 2.500 4 2.500 7 4.700 8.500 8 8.500ZM8 7c0-2.800 2-4.500 5.500-4.500C13.500 5.500 11.500 7 8 7Z",
   outline: "M8 3.500c3 0 4.500 2 4.500 4.500S11 12.500 8 12.500 3.500 10.500 3.500 8 5 3.500 8 3.500Z",
   eye: "M1.500 8S4 3.500 8 3.500 14.500 8 14.500 8 12 12.500 8 12.500 1.500 8 1.500 8ZM8 6a2 2 0 1 0 0 4 2 2 0 0 0 0-4Z",
   reset: "M3 3v3.500h3.500M3.200 6.300A5.200 5.200 0 1 1 3 9.500",
@@ -51,6 +52,7 @@ class Desk {
       link.on("setup", (setup) => this.prepare(setup)),
       link.on("ui", (ui) => this.show(ui)),
       link.on("entered", () => this.entered()),
+      link.on("live", () => (this.badge.dataset.grown = this.painter.live?.id ?? "")),
       link.on("remembered", () => this.thumbs()),
       link.on("pending", () => this.state()),
       link.on("refused", ({ error }) => this.say(error, "error", 12000)),
@@ -171,11 +173,13 @@ class Desk {
         () => Math.log2(tools.radius), (value) => tools.set({ radius: 2 ** value })),
       this.toggle("Protect others", "Do not paint over other classes (B)", "shield",
         () => tools.protect, () => tools.set({ protect: !tools.protect })),
+      this.toggle("Live proposal", "Grow the strokes into a proposal while drawing (V)", "sprout",
+        () => Boolean(this.ui?.live), () => this.switchLive()),
       box("alnb-row", this.undo, this.redo, this.clear),
     );
 
     this.cursor = h("div", { className: "alnb-cursor", hidden: true });
-    this.badge = h("div", { className: "alnb-badge", hidden: true });
+    this.badge = h("div", { className: "alnb-badge", hidden: true, "@data-grown": "" });
     this.banner = h("div", { className: "alnb-banner", hidden: true });
     this.home = this.button("Back to the query (Home)", "Back to the slice of the query", () => this.home_());
     this.peek = box("alnb-peek", h("span"), this.home);
@@ -199,7 +203,7 @@ class Desk {
         () => tools.brightness, (brightness) => tools.set({ brightness })),
       this.slider("Contrast", "Contrast", { min: -1, max: 1, step: 0.02 },
         () => tools.contrast, (contrast) => tools.set({ contrast })),
-      this.slider("Model", "Opacity of the model's proposal (A and D)", { min: 0, max: 1, step: 0.05 },
+      this.slider("Proposal", "Opacity of the proposal (A and D)", { min: 0, max: 1, step: 0.05 },
         () => tools.opacity, (opacity) => tools.set({ opacity })),
       this.slider("Ink", "Opacity of the ink", { min: 0.1, max: 1, step: 0.05 },
         () => tools.ink, (ink) => tools.set({ ink })),
@@ -321,6 +325,7 @@ class Desk {
   entered() {
     const { scene } = this.painter;
     this.title.textContent = scene.title;
+    this.badge.dataset.grown = "";
     const place = `slice ${scene.slice.index + 1} of ${scene.depth}`;
     this.where.textContent = [place, scene.reason].filter(Boolean).join(" · ");
     this.peek.hidden = scene.editable;
@@ -383,6 +388,7 @@ class Desk {
     this.clear.disabled = !ui.undo;
     this.badge.hidden = !ui.badge;
     this.badge.textContent = ui.badge;
+    this.settings();
     this.training.dataset.on = ui.training ? "yes" : "no";
     if (ui.training) {
       const { share, text, stopping } = ui.training;
@@ -457,12 +463,19 @@ class Desk {
 
   decide(act) {
     this.painter.commit();
-    this.link.act(act, this.slice ? { slice: this.slice } : {});
+    const { live, grown } = this.painter;
+    // what is accepted, or passed over, is what stands here now, not what may be on its way
+    const seen = act === "accept" ? live?.id ?? null : grown;
+    this.link.act(act, this.slice ? { slice: this.slice, live: seen } : {});
   }
 
   key_act(name) {
     const found = this.ui?.acts.find(({ act, enabled }) => enabled && (act === name || name === "primary"));
     if (found) this.decide(found.act);
+  }
+
+  switchLive() {
+    if (this.ui) this.link.act("live", { on: !this.ui.live });
   }
 
   go(by) {
@@ -551,6 +564,8 @@ class Desk {
       below: () => this.browse(-1),
       home: () => this.home_(),
       primary: () => this.key_act("primary"),
+      accept: () => this.key_act("accept"),
+      live: () => this.switchLive(),
       skip: () => this.key_act("skip"),
       help: () => this.help(),
       leave: () => this.leave(),

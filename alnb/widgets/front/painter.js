@@ -1,8 +1,8 @@
-// Paints the four layers of the ipycanvas MultiCanvas from plain arrays: image, proposal, ink and
-// preview. The kernel's label map is `base`; `shown` is base with the strokes that are still on
+// Paints the five layers of the ipycanvas MultiCanvas from plain arrays: image, the model's proposal,
+// the live proposal, ink and preview. The kernel's label map is `base`; `shown` is base with the strokes that are still on
 // their way, and `provisional` marks the pixels which those strokes touched.
 
-const LAYERS = { image: 0, proposal: 1, ink: 2, preview: 3 };
+const LAYERS = { image: 0, proposal: 1, live: 2, ink: 3, preview: 4 };
 
 const LOOKS = ["opacity", "ink", "outline", "hidden", "brightness", "contrast"];
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
@@ -22,6 +22,7 @@ class Painter {
     link.on("scene", (scene, buffers) => this.enter(scene, buffers));
     link.on("near", (slice, [image]) => this.remember(slice, image));
     link.on("proposal", (content, [labels]) => this.propose(content, labels));
+    link.on("live", (content, buffers) => this.grow(content, buffers));
     link.on("ink", (content, [labels]) => this.patch(content, labels));
     link.on("ack", (content, [labels]) => this.patch(content, labels));
     tools.on((changes) => {
@@ -48,6 +49,7 @@ class Painter {
     this.shown = new Uint8Array(height * width);
     this.provisional = new Uint8Array(height * width);
     this.proposal = proposal?.byteLength ? new Uint8Array(proposal) : null;
+    this.live = null;
     this.remember(scene, image);
     this.resize(width, height);
     this.replay();
@@ -68,6 +70,21 @@ class Painter {
     this.proposal = labels?.byteLength ? new Uint8Array(labels) : null;
     this.paintProposal();
     this.flush();
+  }
+
+  /** What the strokes suggest. It takes the place of the model's proposal, so one is seen at a time. */
+  grow({ slice, id }, [labels, sure]) {
+    if (!this.scene || keyOf(slice) !== this.scene.key) return;
+    this.live = id ? { id, labels: new Uint8Array(labels), sure: new Uint8Array(sure) } : null;
+    this.paintProposal();
+    this.paintLive();
+    this.flush();
+  }
+
+  /** The id of the live proposal in view; null where there is none, or it is hidden. */
+  get grown() {
+    const { hidden, opacity } = this.tools;
+    return hidden || opacity === 0 ? null : this.live?.id ?? null;
   }
 
   /** Put a box of authoritative labels in place; the preview of the stroke behind it goes away. */
@@ -182,6 +199,7 @@ class Painter {
     if (!this.scene || !this.layers) return;
     this.paintImage();
     this.paintProposal();
+    this.paintLive();
     this.paintInk();
     this.flush();
   }
@@ -215,26 +233,45 @@ class Painter {
   }
 
   paintProposal() {
-    const { scene, proposal, tools } = this;
-    if (!this.layers) return;
+    const { proposal, tools } = this;
+    // solid: an outline with a wash, or filled
+    const look = (label, edge) => (tools.outline ? (edge ? 1 : 0.16) : 0.62);
+    this.paintRegions("proposal", this.live ? null : proposal, look);
+  }
+
+  paintLive() {
+    const { live, tools } = this;
+    // hatched and dashed, so that it is told from ink and from the model's proposal without colour;
+    // fainter where it is less sure
+    const look = (label, edge, at, row, col) => {
+      const trust = 0.4 + (0.6 * live.sure[at]) / 255;
+      const line = (row - col) & 3;
+      if (edge) return (row + col) & 2 ? 1 : 0.5;
+      return trust * (tools.outline ? (line ? 0.06 : 0.34) : line ? 0.4 : 0.7);
+    };
+    this.paintRegions("live", live?.labels, look);
+  }
+
+  /** Paint a label map but for its background; `look` gives the alpha of each pixel. */
+  paintRegions(layer, labels, look) {
+    const { scene, tools } = this;
+    if (!scene || !this.layers) return;
     const pixels = new ImageData(scene.width, scene.height);
-    if (proposal && !tools.hidden && tools.opacity > 0) {
+    if (labels && !tools.hidden && tools.opacity > 0) {
       const { width, height } = scene;
-      const differs = (at, there, label) => there && proposal[at] !== label;
       for (let row = 0, at = 0; row < height; row++)
         for (let col = 0; col < width; col++, at++) {
-          const label = proposal[at];
+          const label = labels[at];
           if (label === 0 || label === IGNORE) continue;
           const edge =
-            differs(at - 1, col > 0, label) ||
-            differs(at + 1, col + 1 < width, label) ||
-            differs(at - width, row > 0, label) ||
-            differs(at + width, row + 1 < height, label);
-          const alpha = tools.outline ? (edge ? 1 : 0.16) : 0.62;
-          this.setPixel(pixels, at, label, alpha * tools.opacity);
+            (col > 0 && labels[at - 1] !== label) ||
+            (col + 1 < width && labels[at + 1] !== label) ||
+            (row > 0 && labels[at - width] !== label) ||
+            (row + 1 < height && labels[at + width] !== label);
+          this.setPixel(pixels, at, label, look(label, edge, at, row, col) * tools.opacity);
         }
     }
-    this.put("proposal", pixels, 0, 0);
+    this.put(layer, pixels, 0, 0);
   }
 
   paintInk(box) {

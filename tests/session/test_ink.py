@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from alnb.records import IGNORE, Stroke
-from alnb.widgets.ink import Inks
+from alnb.session.ink import Inks
+
+
+@pytest.fixture
+def session(project):
+    return project()
 
 
 def random_stroke(rng):
@@ -38,7 +44,7 @@ def test_one_more_stroke_paints_only_itself(session, monkeypatch):
     session.draw(where, random_stroke(rng))
     inks.raster(where)
     painted = []
-    monkeypatch.setattr("alnb.widgets.ink.paint", lambda stroke, onto: painted.append(stroke))
+    monkeypatch.setattr("alnb.session.ink.paint", lambda stroke, onto: painted.append(stroke))
     monkeypatch.setattr(session, "raster", lambda _: 1 / 0)
     for _ in range(5):
         session.draw(where, random_stroke(rng))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from alnb.data.raster import paint
 from alnb.records import LabelMap, SliceId, Stroke
-from alnb.session.session import Session
+from alnb.session.reading import Reading
 
 _KEPT_SLICES = 8
 _KEPT_MAPS = 48
@@ -24,13 +24,13 @@ class _History:
 
 
 class Inks:
-    """Equal to `Session.raster`, which stays the truth, but incremental.
+    """Equal to `Reading.raster`, which stays the truth, but incremental.
 
     The last few label maps of the slices in use are kept. A new stroke paints itself alone, and an
     undo finds the map from before. Whatever the cache does not know comes from the session.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Reading) -> None:
         self._session = session
         self._lock = threading.Lock()
         self._histories: OrderedDict[SliceId, _History] = OrderedDict()

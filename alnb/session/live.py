@@ -1,0 +1,328 @@
+"""Live proposals: what the strokes on a slice suggest for the rest of it, while they are drawn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alnb.errors import AlnbError
+from alnb.protocols import Learner
+from alnb.records import Floats, LabelMap, SliceId, Stroke
+from alnb.session.ink import Inks
+from alnb.session.jobs import in_words
+from alnb.session.state import Draft, Fit
+from alnb.store.events import (
+    Entry,
+    SliceSkipped,
+    SliceSubmitted,
+    StrokeAdded,
+    StrokeRedone,
+    StrokeUndone,
+)
+
+if TYPE_CHECKING:
+    from alnb.session.session import Session
+
+KEPT_SLICES = 8
+"""How many prepared slices are held."""
+
+KEPT_PROPOSALS = 8
+"""How many proposals of a slice are held: a person may accept one that is about to be replaced."""
+
+ALONE = "from your strokes"
+
+_log = logging.getLogger(__name__)
+
+
+class Grown(Protocol):
+    """What a proposer gives: a label map, and how sure it is of each pixel, 0 to 1."""
+
+    @property
+    def labels(self) -> LabelMap: ...
+
+    @property
+    def confidence(self) -> NDArray[np.float32]: ...
+
+
+class Proposer(Protocol):
+    """Grows strokes into a label map of the whole slice. Used by one thread at a time."""
+
+    def prepare(
+        self,
+        image: Floats,
+        features: Floats | None = None,
+        prior: NDArray[np.float32] | None = None,
+    ) -> Any:
+        """All that depends on the (H, W) image and the model's (C, H, W) probabilities alone."""
+        ...
+
+    def propose(self, prepared: Any, labels: LabelMap) -> Grown | None:
+        """The proposal for `labels`, IGNORE where nothing is drawn; None where none can be made."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LiveProposal:
+    """One proposal, as it is shown.
+
+    Attributes
+    ----------
+    slice_id : whose it is.
+    id : by which a view says what it shows.
+    labels, confidence : (H, W) uint8 and float32, read-only.
+    strokes : those it was made from.
+    checkpoint : the model whose probabilities took part; None for strokes alone.
+    badge : says in a few words what it was made from.
+    changes : how often the strokes had changed since a proposal was first shown on this slice.
+    """
+
+    slice_id: SliceId
+    id: str
+    labels: LabelMap
+    confidence: NDArray[np.float32]
+    strokes: tuple[Stroke, ...]
+    checkpoint: str | None
+    badge: str
+    changes: int
+
+
+class Live:
+    """Keeps the proposal of the slice under the pen up to date, in a thread of its own.
+
+    The newest wish wins: strokes that come while a proposal is being made are answered together,
+    and a proposal for strokes that have changed meanwhile is dropped. Watchers of the session hear
+    "live" when there is a new proposal, or none any more. Nothing here is done under the session's
+    lock, and nobody waits for it.
+
+    session : whose strokes these are.
+    proposer : by default `alnb.models.live.LiveProposer`, made when first needed.
+    """
+
+    def __init__(self, session: Session, proposer: Proposer | None = None) -> None:
+        self._session = session
+        self._proposer = proposer
+        self._inks = Inks(session)
+        self._lock = threading.Lock()
+        self._on = True
+        self._running = False
+        self._here: SliceId | None = None
+        self._wanted: SliceId | None = None
+        self._shown: OrderedDict[SliceId, tuple[LiveProposal, ...]] = OrderedDict()
+        self._last: dict[SliceId, LiveProposal] = {}
+        self._prepared: OrderedDict[tuple[SliceId, str | None], tuple[Any, Fit | None]] = (
+            OrderedDict()
+        )
+        self._trouble = ""
+        self._idle = threading.Event()
+        self._idle.set()
+        session.subscribe(self._heard)
+        session.watch(self._watched)
+
+    # ------------------------------------------------------------------ the switch
+
+    @property
+    def on(self) -> bool:
+        """Whether proposals are made."""
+        return self._on
+
+    def switch(self, on: bool) -> None:
+        """Make proposals from now on, or none; switching off takes away those that are shown."""
+        with self._lock:
+            if on == self._on:
+                return
+            self._on = on
+            if not on:
+                self._shown.clear()
+        self._session.say("live")
+
+    def use(self, proposer: Proposer) -> None:
+        """Let another algorithm make the proposals from the next stroke on."""
+        with self._lock:
+            self._proposer = proposer
+            self._prepared.clear()
+
+    # ------------------------------------------------------------------ asking
+
+    def look_at(self, slice_id: SliceId) -> None:
+        """Prepare a slice before its first stroke, and propose where strokes are there already.
+
+        Returns at once; any earlier wish that nobody has begun to answer is forgotten.
+        """
+        with self._lock:
+            if not self._on or self._session.closed:
+                return
+            self._here = self._wanted = slice_id
+            if self._running:
+                return
+            self._running = True
+            self._idle.clear()
+        threading.Thread(target=self._work, name="alnb-live", daemon=True).start()
+
+    def latest(self, slice_id: SliceId) -> LiveProposal | None:
+        """The newest proposal of a slice whose strokes wait for submission; None without one."""
+        return next(reversed(self._shown.get(slice_id, ())), None)
+
+    def known(self, slice_id: SliceId, name: str) -> LiveProposal | None:
+        """The proposal whose id is `name`, if it is one of the last few of the slice."""
+        return next((p for p in self._shown.get(slice_id, ()) if p.id == name), None)
+
+    def settle(self, timeout: float = 10.0) -> bool:
+        """Wait until every wish is answered; whether that happened within `timeout` seconds."""
+        return self._idle.wait(timeout)
+
+    # ------------------------------------------------------------------ from the session
+
+    def _heard(self, entry: Entry) -> None:
+        """Follow the journal. Under the session's lock: note what is wanted, and no more."""
+        me = self._session.annotator
+        match entry.event:
+            case StrokeAdded() | StrokeUndone() | StrokeRedone() as act if entry.by == me:
+                self.look_at(act.slice_id)
+            case SliceSubmitted(answer) if answer.annotator == me:
+                with self._lock:
+                    self._shown.pop(answer.slice_id, None)
+                    self._last.pop(answer.slice_id, None)
+            case SliceSkipped(slice_id) if entry.by == me:
+                with self._lock:
+                    self._shown.pop(slice_id, None)
+
+    def _watched(self, what: str) -> None:
+        if what == "model" and self._here is not None:
+            self.look_at(self._here)
+
+    # ------------------------------------------------------------------ in the thread
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                slice_id, self._wanted = self._wanted, None
+                if slice_id is None or self._session.closed:
+                    self._running = False
+                    self._idle.set()
+                    return
+            try:
+                self._answer(slice_id)
+                self._trouble = ""
+            except Exception as error:  # the next stroke may well succeed; drawing goes on
+                self._report(error)
+                self._publish(slice_id, None, ())
+
+    def _answer(self, slice_id: SliceId) -> None:
+        session = self._session
+        draft = session.draft(slice_id)
+        if not self._growable(slice_id, draft):
+            if draft.base is None and not draft.strokes:
+                self._ready(slice_id)
+            self._publish(slice_id, None, draft.strokes)
+            return
+        prepared, fit = self._ready(slice_id)
+        grown = self._maker().propose(prepared, self._inks.raster(slice_id))
+        now = session.draft(slice_id)
+        if now.strokes is not draft.strokes or not self._growable(slice_id, now):
+            return  # outdated; what outdated it is wanted already
+        self._publish(slice_id, None if grown is None else (grown, fit), draft.strokes)
+
+    def _growable(self, slice_id: SliceId, draft: Draft) -> bool:
+        # on a label map that was given as a whole there is nothing left to propose
+        unfinished = self._session.status(slice_id) in ("open", "edited")
+        return bool(draft.strokes) and draft.base is None and unfinished
+
+    def _publish(
+        self,
+        slice_id: SliceId,
+        made: tuple[Grown, Fit | None] | None,
+        strokes: tuple[Stroke, ...],
+    ) -> None:
+        with self._lock:
+            if not self._on:
+                return
+            before = self._shown.pop(slice_id, ())
+            if made is None and not before:
+                return
+            if made is not None:
+                fresh = _proposal(slice_id, made, strokes, self._last.get(slice_id))
+                self._last[slice_id] = fresh
+                self._shown[slice_id] = (*before, fresh)[-KEPT_PROPOSALS:]
+                while len(self._shown) > KEPT_SLICES:
+                    self._shown.popitem(last=False)
+        self._session.say("live")
+
+    def _ready(self, slice_id: SliceId) -> tuple[Any, Fit | None]:
+        """The prepared slice, and the training of the model whose probabilities are part of it."""
+        model = self._model(slice_id)
+        fit = None if model is None else model[0]
+        key = slice_id, None if fit is None else fit.checkpoint
+        with self._lock:
+            found = self._prepared.pop(key, None)
+        if found is None:
+            image = np.asarray(self._session.cohort.slice_image(slice_id))
+            prior = None if model is None else _probabilities(model[1], image)
+            found = self._maker().prepare(image, prior=prior), fit
+        with self._lock:
+            self._prepared[key] = found
+            while len(self._prepared) > KEPT_SLICES:
+                self._prepared.popitem(last=False)
+        return found
+
+    def _model(self, slice_id: SliceId) -> tuple[Fit, Learner] | None:
+        """The last model; None without one, while it is loaded, and where it cannot be."""
+        session = self._session
+        try:
+            # asking for its proposal starts the loading of a resumed model, and waits for nothing
+            if session.state.checkpoint is None or session.trainer.proposal(slice_id) is None:
+                return None
+            return session.trainer.model()
+        except Exception as error:  # strokes alone can be grown as well
+            self._report(error)
+            return None
+
+    def _maker(self) -> Proposer:
+        if self._proposer is None:
+            from alnb.models.live import LiveProposer
+
+            self._proposer = LiveProposer(len(self._session.classes))
+        return self._proposer
+
+    def _report(self, error: Exception) -> None:
+        """Say once what went wrong; a stroke later the same words would be noise."""
+        words = str(error) if isinstance(error, AlnbError) else in_words(error, _FAILED)
+        _log.debug("a live proposal failed", exc_info=error)
+        if words != self._trouble and not self._session.closed:
+            self._trouble = words
+            self._session.report(words)
+
+
+_FAILED = "No live proposal could be made"
+
+
+def _probabilities(learner: Learner, image: Floats) -> NDArray[np.float32]:
+    """(C, H, W) of a learner for an (H, W) image, mean over its members."""
+    import torch
+
+    batch = torch.from_numpy(np.asarray(image, dtype=np.float32))[None, None]
+    mean = next(iter(learner.probs([batch]))).mean(0)[0].cpu().numpy()
+    found: NDArray[np.float32] = mean.astype(np.float32)
+    return found
+
+
+def _proposal(
+    slice_id: SliceId,
+    made: tuple[Grown, Fit | None],
+    strokes: tuple[Stroke, ...],
+    last: LiveProposal | None,
+) -> LiveProposal:
+    grown, fit = made
+    labels, confidence = grown.labels.astype(np.uint8), grown.confidence.astype(np.float32)
+    labels.flags.writeable = confidence.flags.writeable = False
+    changes = 0 if last is None else last.changes + (last.strokes is not strokes)
+    badge = ALONE if fit is None else f"strokes + round {fit.round + 1} model"
+    checkpoint = None if fit is None else fit.checkpoint
+    name = uuid.uuid4().hex
+    return LiveProposal(slice_id, name, labels, confidence, strokes, checkpoint, badge, changes)
