@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from alnb.session.session import Session
 
 _KEPT_PREDICTIONS = 256
+_log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -33,11 +35,17 @@ class Trainer:
     Inference takes its own lock, so drawing goes on during it. Nothing is committed and nobody is
     told anything under that lock: whoever holds the session's lock may wait for it, never the
     other way round.
+
+    Attributes
+    ----------
+    forecast : seconds and memory of the training that runs or ran last, for a person; empty until
+        they are known. A watcher hears "progress" when they are.
     """
 
     def __init__(self, session: Session, learner: Learner | None) -> None:
         self._session = session
         self._learner = learner
+        self.forecast = ""
         self._loaded: str | None = None
         self._learnt: tuple[str, Learner] | None = None
         self._damaged: set[str] = set()
@@ -112,6 +120,7 @@ class Trainer:
         number = len(session.state.fits)
         session._commit(FitStarted(number, trigger, len(session.labelled), f"fit/{number}"))
         state = session.state
+        self.forecast = ""
 
         def work(*, on_step: Callable[[Step], None], stopped: Callable[[], bool]) -> FitReport:
             try:
@@ -144,6 +153,7 @@ class Trainer:
     ) -> tuple[FitReport, Learner | None]:
         """Train, save and journal. The learner is None when nothing new was learnt."""
         from alnb.models.checkpoint import to_bytes
+        from alnb.models.estimate import remember
 
         session = self._session
         train = self._train_set(state)
@@ -151,9 +161,11 @@ class Trainer:
         fresh = None if before is None else self._measure_new(number, before, state)
         # a copy learns, so that predictions go on with the model before it until the swap below
         learner = copy.deepcopy(self.learner())
+        self._foretell(learner, train, stopped)
         report = learner.fit(
             train, rng=stream(session.seed, "fit", number), on_step=on_step, stopped=stopped
         )
+        remember(learner, train, report)
         session._writable()
         kept = "the model before it is kept" if before else "there is no model yet"
         nothing = f"Training was stopped before it learnt anything: {kept}. Labels are safe."
@@ -175,6 +187,22 @@ class Trainer:
         self.model()
         session.say("model")
         return report, learner
+
+    def _foretell(self, learner: Learner, train: TrainSet, stopped: Callable[[], bool]) -> None:
+        """Say what the training will take, and warn where memory is short."""
+        from alnb.models.estimate import estimate
+
+        try:
+            found = estimate(learner, train, stopped=stopped)
+        except Exception:  # what fails on trial fails in the training as well, which says why
+            _log.debug("no estimate", exc_info=True)
+            return
+        if found is None:
+            return
+        self.forecast = str(found)
+        self._session.say("progress")
+        if found.shortage:
+            self._session.report(found.shortage)
 
     def _measure_fit(self, number: int, learner: Learner, stopped: Callable[[], bool]) -> None:
         volumes = self.measurable("val")
