@@ -254,6 +254,7 @@ def seconds_per_step(
 ) -> float:
     """Least seconds of a training step of all members, augmentation aside.
 
+    On a CPU those of the calling thread, which what else the machine does leaves as they are.
     On copies; networks and random streams stay as they are. A first step longer than `limit` is the
     last. For the loop one member stands for all.
     """
@@ -263,7 +264,8 @@ def seconds_per_step(
         copy.deepcopy(course.model.net).to(device) for course in courses[: 1 if alone else None]
     ]
     net = nets[0] if alone else _KINDS[engine](nets)
-    taken = [time.perf_counter()]
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    taken = [clock()]
 
     def batches(batch: int) -> tuple[Tensor, ...]:
         samples = first.samples
@@ -277,7 +279,7 @@ def seconds_per_step(
         first.learner._loss() if alone else _summed(first),
         steps=_TIMED,
         recipe=_still(first.learner.recipe),
-        on_step=lambda _: taken.append(time.perf_counter()),
+        on_step=lambda _: taken.append(clock()),
         stopped=lambda: len(taken) > 1 and taken[1] - taken[0] > limit,
     )
     lengths = [later - earlier for earlier, later in pairwise(taken)]
