@@ -42,7 +42,6 @@ def add_options(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--tolerance",
         type=float,
-        default=2.0,
         help="what surface Dice forgives, in mm (px where the images give no spacing); default 2",
     )
     predict.add_argument(
@@ -56,8 +55,11 @@ def add_options(predict: argparse.ArgumentParser) -> None:
 
 def predict_command(options: argparse.Namespace) -> int:
     """``alnb predict``."""
+    from alnb.session.scores import TOLERANCE
     from alnb.session.session import Session
 
+    if options.tolerance is None:
+        options.tolerance = TOLERANCE
     if options.csv and not options.scores:
         raise BadInput("--csv needs --scores val or --scores test. See alnb predict --help.")
     if options.volumes and options.scores and not options.out:

@@ -212,8 +212,9 @@ def _column(each: SliceData, data: VolumeData) -> Safe:
     box = {**size, "viewBox": f"0 0 {columns} {rows}", "preserveAspectRatio": "none"}
     grey = _picture(each.image)
     lines = [
-        *(_line(path, class_colour(label), dashed=False) for label, path in each.outlines.items()),
+        # below, so that a prediction which follows the reference covers it
         *(_line(path, "#ffffff", dashed=True) for path in each.reference.values()),
+        *(_line(path, class_colour(label), dashed=False) for label, path in each.outlines.items()),
     ]
     words = f"slice {each.index + 1}"
     return element(

@@ -22,6 +22,8 @@ TOLERANCE = 2.0
 """Distance that surface Dice forgives unless told otherwise: a round number near the voxel size of
 cine MRI, not one that was measured between annotators."""
 
+_SPLITS = {"val": "validation"}
+
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
@@ -154,8 +156,8 @@ class VolumeScores:
     def title(self) -> str:
         """What was measured on what."""
         tidy = ", one piece per class" if self.largest_component else ""
-        count = len(self.volumes)
-        return f"{self.model}{tidy}, on {count} {self.split} volume{'' if count == 1 else 's'}"
+        count, split = len(self.volumes), _SPLITS.get(self.split, self.split)
+        return f"{self.model}{tidy}, on {count} {split} volume{'' if count == 1 else 's'}"
 
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong beside the numbers."""
