@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from alnb.losses.regularisers import gated_crf
+from alnb.models.memory import Peak
 
 SIGMA_XY, SIGMA_INTENSITY = 6.0, 0.1
 
@@ -47,36 +45,6 @@ def unfolded(logits: Tensor, images: Tensor, radius: int) -> Tensor:
     inside[:, :, side * side // 2] = 0
     same = (shifted(p) * p.unsqueeze(2)).sum(1, keepdim=True)
     return (kernel * inside * (1 - same)).sum() / (size * height * width)
-
-
-class Live(TorchDispatchMode):
-    """Adds up the bytes of the tensors that live, and remembers the largest sum."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        """Run the operation, then count the storages that it made."""
-        given = {a.untyped_storage()._cdata for a in tree_leaves(args) if isinstance(a, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor) and value.untyped_storage()._cdata not in given:
-                self._count(value.untyped_storage())
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._seen:
-            self._seen.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
 
 
 def main() -> None:
@@ -137,9 +105,9 @@ def seconds(work: Callable[[], Any], device: str) -> float:
 
 def peak(work: Callable[[], Any]) -> int:
     """Bytes of live tensors at the worst moment of `work`."""
-    with Live() as live:
+    with Peak() as mode:
         work()
-    return live.peak
+    return mode.peak
 
 
 if __name__ == "__main__":
