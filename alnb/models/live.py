@@ -221,7 +221,7 @@ class LiveProposer:
 
     def _scale(self, labels: LabelMap) -> float:
         """Pixels of this slice to one of a slice of 256."""
-        return max(labels.shape) / 256
+        return float(max(labels.shape)) / 256
 
     def _check(self, prepared: Prepared, labels: LabelMap) -> None:
         if labels.shape != prepared.grey.shape:
