@@ -115,8 +115,9 @@ class Predicting(Asking):
     ) -> list[Path]:
         """Write ``NAME_prediction.nii.gz`` and ``NAME_uncertainty.nii.gz`` in source geometry.
 
-        A sidecar of each names the model and, where there is a reference, the scores; they stand
-        in ``alnb_predictions.csv`` as well. Scores of training patients are marked as such.
+        A sidecar of each names the model and, where there is a reference, the scores; those of
+        this export stand in ``alnb_predictions.csv`` as well. Scores say of which split their
+        patient is: those of training patients tell nothing of others.
 
         Raises
         ------
@@ -323,10 +324,9 @@ class Volumes:
             out = export.Predicted(prediction.labels, chosen_map, facts)
             written += export.export_prediction(folder, cohort, volume.name, out)
             scores += scored
-        if scores:
-            export.write(folder / SCORES_FILE, scores_csv(scores, tolerance).encode())
-            written.append(folder / SCORES_FILE)
-        return written
+        # also without a reference, so that no scores of an earlier model stay beside these maps
+        export.write(folder / SCORES_FILE, scores_csv(scores, tolerance).encode())
+        return [*written, folder / SCORES_FILE]
 
     def _facts(
         self, volume: Volume, fit: Fit, prediction: VolumePrediction, largest_component: bool

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -219,6 +220,17 @@ def test_an_export_replaces_its_own_files_and_nobody_elses(trained, tmp_path):
         trained.export_predictions(tmp_path, [one, two])
     assert foreign.read_bytes() == kept
     assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_without_a_reference_maps_are_written_and_scores_are_none(project, hearts, tmp_path):
+    volumes = {
+        name: replace(volume, read_reference=None) if name in list(hearts.volumes)[-2:] else volume
+        for name, volume in hearts.volumes.items()
+    }
+    session = answered(project(cohort=replace(hearts, volumes=volumes)), 3)
+    *_, sidecar, table = session.export_predictions(tmp_path / "out", list(volumes)[-1])
+    assert json.loads(sidecar.read_text())["scores"] is None
+    assert len(table.read_text().splitlines()) == 1
 
 
 def read_back(path, source):
