@@ -115,11 +115,11 @@ class Live:
         self._here: SliceId | None = None
         self._wanted: SliceId | None = None
         self._shown: OrderedDict[SliceId, tuple[LiveProposal, ...]] = OrderedDict()
-        self._last: dict[SliceId, LiveProposal] = {}
+        self._history: dict[SliceId, tuple[int, tuple[Stroke, ...]]] = {}
         self._prepared: OrderedDict[tuple[SliceId, str | None], tuple[Any, Fit | None]] = (
             OrderedDict()
         )
-        self._trouble = ""
+        self._troubles: dict[str, str] = {}
         self._idle = threading.Event()
         self._idle.set()
         session.subscribe(self._heard)
@@ -138,9 +138,12 @@ class Live:
             if on == self._on:
                 return
             self._on = on
+            here = self._here
             if not on:
                 self._shown.clear()
         self._session.say("live")
+        if on and here is not None:
+            self.look_at(here)
 
     def use(self, proposer: Proposer) -> None:
         """Let another algorithm make the proposals from the next stroke on."""
@@ -156,9 +159,10 @@ class Live:
         Returns at once; any earlier wish that nobody has begun to answer is forgotten.
         """
         with self._lock:
+            self._here = slice_id
             if not self._on or self._session.closed:
                 return
-            self._here = self._wanted = slice_id
+            self._wanted = slice_id
             if self._running:
                 return
             self._running = True
@@ -188,7 +192,7 @@ class Live:
             case SliceSubmitted(answer) if answer.annotator == me:
                 with self._lock:
                     self._shown.pop(answer.slice_id, None)
-                    self._last.pop(answer.slice_id, None)
+                    self._history.pop(answer.slice_id, None)
             case SliceSkipped(slice_id) if entry.by == me:
                 with self._lock:
                     self._shown.pop(slice_id, None)
@@ -209,25 +213,24 @@ class Live:
                     return
             try:
                 self._answer(slice_id)
-                self._trouble = ""
+                self._troubles.pop(_GROWING, None)
             except Exception as error:  # the next stroke may well succeed; drawing goes on
-                self._report(error)
-                self._publish(slice_id, None, ())
+                self._report(_GROWING, error)
+                self._take_away(slice_id)
 
     def _answer(self, slice_id: SliceId) -> None:
-        session = self._session
-        draft = session.draft(slice_id)
+        draft = self._session.draft(slice_id)
         if not self._growable(slice_id, draft):
+            self._take_away(slice_id)
             if draft.base is None and not draft.strokes:
                 self._ready(slice_id)
-            self._publish(slice_id, None, draft.strokes)
             return
         prepared, fit = self._ready(slice_id)
         grown = self._maker().propose(prepared, self._inks.raster(slice_id))
-        now = session.draft(slice_id)
-        if now.strokes is not draft.strokes or not self._growable(slice_id, now):
-            return  # outdated; what outdated it is wanted already
-        self._publish(slice_id, None if grown is None else (grown, fit), draft.strokes)
+        if grown is None:
+            self._take_away(slice_id)
+        else:
+            self._publish(slice_id, grown, fit, draft.strokes)
 
     def _growable(self, slice_id: SliceId, draft: Draft) -> bool:
         # on a label map that was given as a whole there is nothing left to propose
@@ -235,24 +238,28 @@ class Live:
         return bool(draft.strokes) and draft.base is None and unfinished
 
     def _publish(
-        self,
-        slice_id: SliceId,
-        made: tuple[Grown, Fit | None] | None,
-        strokes: tuple[Stroke, ...],
+        self, slice_id: SliceId, grown: Grown, fit: Fit | None, strokes: tuple[Stroke, ...]
     ) -> None:
+        """Show a proposal, unless what it was made from has changed meanwhile."""
         with self._lock:
-            if not self._on:
+            # looked at under the lock that `_heard` takes after every change: none slips between
+            now = self._session.draft(slice_id)
+            if now.strokes is not strokes or not self._growable(slice_id, now) or not self._on:
                 return
-            before = self._shown.pop(slice_id, ())
-            if made is None and not before:
-                return
-            if made is not None:
-                fresh = _proposal(slice_id, made, strokes, self._last.get(slice_id))
-                self._last[slice_id] = fresh
-                self._shown[slice_id] = (*before, fresh)[-KEPT_PROPOSALS:]
-                while len(self._shown) > KEPT_SLICES:
-                    self._shown.popitem(last=False)
+            changes, known = self._history.get(slice_id, (0, strokes))
+            changes += known is not strokes
+            self._history[slice_id] = changes, strokes
+            fresh = _proposal(slice_id, grown, fit, strokes, changes)
+            self._shown[slice_id] = (*self._shown.pop(slice_id, ()), fresh)[-KEPT_PROPOSALS:]
+            while len(self._shown) > KEPT_SLICES:
+                self._shown.popitem(last=False)
         self._session.say("live")
+
+    def _take_away(self, slice_id: SliceId) -> None:
+        with self._lock:
+            gone = self._shown.pop(slice_id, None)
+        if gone is not None:
+            self._session.say("live")
 
     def _ready(self, slice_id: SliceId) -> tuple[Any, Fit | None]:
         """The prepared slice, and the training of the model whose probabilities are part of it."""
@@ -278,10 +285,12 @@ class Live:
             # asking for its proposal starts the loading of a resumed model, and waits for nothing
             if session.state.checkpoint is None or session.trainer.proposal(slice_id) is None:
                 return None
-            return session.trainer.model()
+            found = session.trainer.model()
         except Exception as error:  # strokes alone can be grown as well
-            self._report(error)
+            self._report(_MODEL, error)
             return None
+        self._troubles.pop(_MODEL, None)
+        return found
 
     def _maker(self) -> Proposer:
         if self._proposer is None:
@@ -290,16 +299,17 @@ class Live:
             self._proposer = LiveProposer(len(self._session.classes))
         return self._proposer
 
-    def _report(self, error: Exception) -> None:
-        """Say once what went wrong; a stroke later the same words would be noise."""
-        words = str(error) if isinstance(error, AlnbError) else in_words(error, _FAILED)
-        _log.debug("a live proposal failed", exc_info=error)
-        if words != self._trouble and not self._session.closed:
-            self._trouble = words
+    def _report(self, what: str, error: Exception) -> None:
+        """Say once what went wrong; at every further stroke the same words would be noise."""
+        words = str(error) if isinstance(error, AlnbError) else in_words(error, what)
+        _log.debug("%s", what, exc_info=error)
+        if words != self._troubles.get(what) and not self._session.closed:
+            self._troubles[what] = words
             self._session.report(words)
 
 
-_FAILED = "No live proposal could be made"
+_GROWING = "No live proposal could be made"
+_MODEL = "Live proposals go without the model"
 
 
 def _probabilities(learner: Learner, image: Floats) -> NDArray[np.float32]:
@@ -313,16 +323,17 @@ def _probabilities(learner: Learner, image: Floats) -> NDArray[np.float32]:
 
 
 def _proposal(
-    slice_id: SliceId,
-    made: tuple[Grown, Fit | None],
-    strokes: tuple[Stroke, ...],
-    last: LiveProposal | None,
+    slice_id: SliceId, grown: Grown, fit: Fit | None, strokes: tuple[Stroke, ...], changes: int
 ) -> LiveProposal:
-    grown, fit = made
     labels, confidence = grown.labels.astype(np.uint8), grown.confidence.astype(np.float32)
     labels.flags.writeable = confidence.flags.writeable = False
-    changes = 0 if last is None else last.changes + (last.strokes is not strokes)
-    badge = ALONE if fit is None else f"strokes + round {fit.round + 1} model"
-    checkpoint = None if fit is None else fit.checkpoint
-    name = uuid.uuid4().hex
-    return LiveProposal(slice_id, name, labels, confidence, strokes, checkpoint, badge, changes)
+    return LiveProposal(
+        slice_id=slice_id,
+        id=uuid.uuid4().hex,
+        labels=labels,
+        confidence=confidence,
+        strokes=strokes,
+        checkpoint=None if fit is None else fit.checkpoint,
+        badge=ALONE if fit is None else f"strokes + round {fit.round + 1} model",
+        changes=changes,
+    )

@@ -205,8 +205,6 @@ class Labeller:
     def _switch(self, details: Mapping[str, Any]) -> None:
         live = self.session.live
         live.switch(bool(details.get("on", not live.on)))
-        if self.here is not None:
-            live.look_at(self.here)
         self._display.refresh()
 
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:

@@ -18,11 +18,34 @@ from alnb.widgets.labeller import Labeller
 def reopen():
     global session, view
     session = Session.open(
-        pathlib.Path(FOLDER), phantom(6, size=96, slices=(6, 7)), strategy="strided")
+        pathlib.Path(FOLDER), phantom(6, size=96, slices=(6, 7)), strategy="strided",
+        learner=globals().get("Thresholds", lambda: None)())
     if session.round is None:
         session.ask(3)
     view = Labeller(session)
     return view
+"""
+THRESHOLDS = """
+import torch
+from alnb.records import FitReport
+
+class Thresholds:
+    # A learner that knows grey values only.
+    unit = "slice"
+    def __init__(self): self.weight = torch.zeros(1)
+    def fit(self, train, *, rng, on_step=lambda s: None, stopped=lambda: False):
+        self.weight += 1
+        return FitReport(1, 1.0, 0.1)
+    def probs(self, images):
+        for x in images:
+            level = (x - x.amin()) / (x.amax() - x.amin())
+            label = (level > 0.35).long() + (level > 0.75).long() * 2
+            sure = torch.nn.functional.one_hot(label[:, 0], 4).permute(0, 3, 1, 2)[None].float()
+            yield 0.7 * sure + 0.075
+    def features(self, images):
+        for x in images: yield x.flatten(1)[:, :8]
+    def state_dict(self): return {"weight": self.weight.clone()}
+    def load_state_dict(self, state): self.weight = state["weight"].clone()
 """
 # One careful scribble of each class, as short as a person begins with.
 SCRIBBLES = """
@@ -64,8 +87,10 @@ def ask(notebook, code):
     return json.loads(notebook.kernel(code))
 
 
-def project(notebook, tmp_path):
-    notebook.open([f"FOLDER = {str(tmp_path / 'project')!r}\n" + SETUP, "reopen()"])
+def project(notebook, tmp_path, before=""):
+    notebook.page.set_default_navigation_timeout(120_000)
+    notebook.page.set_default_timeout(120_000)
+    notebook.open([f"FOLDER = {str(tmp_path / 'project')!r}\n" + before + SETUP, "reopen()"])
     notebook.run_all()
     notebook.wait_for_view()
 
@@ -82,11 +107,11 @@ def scribble(notebook, only=None):
         stride = max(1, len(points) // 8)
         notebook.stroke([*(tuple(p) for p in points[::stride]), tuple(points[-1])])
         count += 1
-    notebook.saved()
+    notebook.saved(120)
     return count
 
 
-def wait_kernel(notebook, expression, seconds=30):
+def wait_kernel(notebook, expression, seconds=120):
     for _ in range(seconds * 4):
         if notebook.kernel(f"print(bool({expression}))").strip() == "True":
             return
@@ -97,7 +122,7 @@ def wait_kernel(notebook, expression, seconds=30):
 def seen(notebook):
     """The visible canvas, (H, W, 4), once it has stopped changing."""
     before = None
-    for _ in range(40):
+    for _ in range(120):
         height, width, pixels = notebook.page.evaluate(SEEN)
         now = np.array(pixels, dtype=np.uint8).reshape(height, width, 4)
         if before is not None and (now == before).all():
@@ -112,12 +137,12 @@ def grown(notebook, other_than=""):
     notebook.page.wait_for_function(
         "known => ![known, ''].includes(document.querySelector('.alnb-badge').dataset.grown)",
         arg=other_than,
-        timeout=30_000,
+        timeout=120_000,
     )
     return notebook.page.locator(".alnb-badge").get_attribute("data-grown")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_strokes_of_round_0_grow_into_a_proposal_that_is_accepted_and_found_again(
     notebook, tmp_path
 ):
@@ -182,7 +207,7 @@ print(json.dumps([str(_slice), session.target(_slice).tolist(), type(_content)._
     assert became == "corrected"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_time_from_the_end_of_a_stroke_to_its_proposal_on_the_screen(
     notebook, tmp_path, capsys
 ):
@@ -198,7 +223,7 @@ def test_the_time_from_the_end_of_a_stroke_to_its_proposal_on_the_screen(
             notebook.stroke([(r + turn, c) for r, c in points[:: max(1, len(points) // 8)]])
             ups, painted = page.evaluate(TIMES)
             if not painted and (turn, label) == (0, strokes[0][0]):
-                notebook.saved()  # one class alone may grow into nothing
+                notebook.saved(120)  # one class alone may grow into nothing
                 page.wait_for_timeout(1000)
             else:
                 last = grown(notebook, last)
@@ -209,3 +234,54 @@ def test_the_time_from_the_end_of_a_stroke_to_its_proposal_on_the_screen(
     words = " ".join(f"{wait:.0f}" for wait in waits)
     with capsys.disabled():
         sys.stdout.write(f"\nms from stroke end to the proposal on the screen: {words}\n")
+
+
+@pytest.mark.timeout(900)
+def test_with_a_model_its_proposal_gives_way_to_the_one_from_the_strokes(notebook, tmp_path):
+    project(notebook, tmp_path, THRESHOLDS)
+    page = notebook.page
+    scribble(notebook)
+    grown(notebook)
+    page.keyboard.press("Control+Enter")
+    wait_kernel(notebook, "len(session.labelled) == 1")
+    became = notebook.kernel("print([seen.became for seen in session.state.seen.values()])")
+    assert became.strip() == "['ignored']"
+    notebook.kernel("session.fit(); view.settle()")
+    notebook.wait_text(".alnb-badge", "model of round 1", 120)
+    model = seen(notebook)
+    notebook.screenshot("live-2-model")
+    notebook.canvas.focus()
+    notebook.stroke([(48, 44), (52, 50)])
+    notebook.saved(120)
+    grown(notebook)
+    notebook.wait_text(".alnb-badge", "strokes + round 1 model", 120)
+    both = seen(notebook)
+    page.keyboard.press("Control+z")
+    notebook.wait_text(".alnb-badge", "model of round 1", 120)
+    assert (seen(notebook) == model).all()
+    page.keyboard.press("Control+Shift+z")
+    notebook.wait_text(".alnb-badge", "strokes + round 1 model", 120)
+    assert (seen(notebook) == both).all()
+
+    # in both themes the switch says how it stands
+    for theme, light in (("Dark", "false"), ("Light", "true")):
+        page.evaluate(
+            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})",
+            f"JupyterLab {theme}",
+        )
+        page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
+        notebook.screenshot(f"live-3-{theme.lower()}")
+    switch = page.locator(".alnb-toggle", has_text="Live proposal")
+    assert switch.get_attribute("aria-pressed") == "true"
+    switch.click()
+    notebook.wait_text(".alnb-badge", "model of round 1", 120)
+    assert switch.get_attribute("aria-pressed") == "false"
+    switch.click()
+    notebook.wait_text(".alnb-badge", "strokes + round 1 model", 120)
+    page.locator(".alnb-acts button", has_text="Accept proposal").click()
+    wait_kernel(notebook, "len(session.labelled) == 2")
+    answer = notebook.kernel(
+        "_s = list(session.state.seen.values())[-1]\n"
+        "print(_s.live, _s.checkpoint == session.state.checkpoint)"
+    )
+    assert answer.strip() == "True True"

@@ -142,7 +142,6 @@ def test_switched_off_nothing_is_shown_and_nothing_is_computed(session, here, gr
     assert newest(session, here) is None
     assert len(grower.proposed) == made
     session.live.switch(True)
-    session.live.look_at(here)
     assert newest(session, here) is not None
 
 
@@ -205,9 +204,26 @@ def test_strokes_alone_are_grown_while_the_model_is_loaded_or_cannot_be(
         raise BadInput("The weights are of another shape.")
 
     monkeypatch.setattr(session.trainer, "proposal", fail)
-    session.draw(here, line(2))
-    assert newest(session, here).badge == ALONE
+    for row in (20.0, 25.0):
+        session.draw(here, line(2, row))
+        assert newest(session, here).badge == ALONE
     assert session.problems == ("The weights are of another shape.",)
+
+
+def test_the_built_in_proposer_follows_the_strokes_of_a_careful_person(project):
+    session = project()
+    session.ask(1)
+    (here,) = session.queue
+    session.live.look_at(here)
+    oracle = SimulatedOracle(session.cohort, "simulated")
+    for stroke in oracle.annotate(here)[0].content.strokes:
+        session.draw(here, stroke)
+    shown = newest(session, here)
+    ink, truth = session.raster(here), session.cohort.reference(here)
+    assert session.problems == ()
+    assert (shown.labels[ink != IGNORE] == ink[ink != IGNORE]).all()
+    untouched = ink == IGNORE
+    assert (shown.labels == truth)[untouched].mean() > (truth[untouched] == 0).mean()
 
 
 # ---------------------------------------------------------------- answering
