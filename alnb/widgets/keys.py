@@ -64,9 +64,7 @@ KEYS: tuple[Key, ...] = (
     Key("next", ("ArrowRight",), "next in the queue", ("→",), repeats=True),
     Key("home", ("Home",), "back to the query"),
     Key("primary", ("Ctrl+Enter",), "do the blue button: submit, go on"),
-    Key(
-        "accept", ("Ctrl+Shift+Enter",), "submit the proposal with your strokes", ("Ctrl+⇧+Enter",)
-    ),
+    Key("accept", ("Ctrl+Shift+Enter",), "accept the proposal", ("Ctrl+⇧+Enter",)),
     Key("skip", ("Ctrl+Space",), "skip this slice"),
     Key("help", ("?", "F1"), "show these keys", ("?",)),
     Key("leave", ("Escape",), "abort the stroke; again: give the keyboard back", ("Esc",)),
