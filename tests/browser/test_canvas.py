@@ -48,7 +48,7 @@ session = Session.open(
 if session.round is None:
     session.ask(3)
 """
-VIEW = "view = Labeller(session)\nview"
+VIEW = "view = Labeller(session, live=False)  # what is on the screen is the ink alone\nview"
 ZIGZAG = [(30, 20), (50, 35), (30, 50), (50, 65)]
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(
     cell => cell.model.type + ':' + cell.model.sharedModel.source)"""
