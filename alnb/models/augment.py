@@ -99,17 +99,45 @@ class Augment:
         )
 
 
-def apply(images: Tensor, target: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The part of each of B square images that is looked at.
+
+    Attributes
+    ----------
+    centre : (B, 2) row and column of its centre, 0..1 along the image's side.
+    side : of the window, as a share of the image's side.
+    size : pixels along the window's side after cutting.
+    """
+
+    centre: Tensor
+    side: float
+    size: int
+
+
+def apply(
+    images: Tensor, target: Tensor, change: Change, windows: Windows | None = None
+) -> tuple[Tensor, Tensor]:
     """Images (B, 1, H, W) in 0..1 and target (B, H, W) uint8, both changed alike.
 
     Images are interpolated linearly and continued by their edge; labels move by nearest neighbour
     and are IGNORE where they come from outside. Neither argument is changed.
+
+    windows : change these parts of the images only, and return them: (B, 1, size, size) and
+        (B, size, size). The change is of the window, so that 0.1 moves by a tenth of its side, and
+        what it brings in from outside the window is what lies there. Then `change` is one for
+        images of the window's size.
     """
-    grid = functional.affine_grid(change.theta, list(images.shape), align_corners=False)
-    if change.warp is not None:
-        warp = functional.interpolate(
-            change.warp, images.shape[2:], mode="bicubic", align_corners=True
-        )
+    theta, warp, shape = change.theta, change.warp, images.shape[2:]
+    if windows is not None:
+        shape = torch.Size((windows.size, windows.size))
+        middle = 2 * windows.centre.flip(1) - 1
+        theta = theta * windows.side
+        theta = torch.cat([theta[:, :, :2], theta[:, :, 2:] + middle[:, :, None]], 2)
+        warp = None if warp is None else warp * windows.side
+    grid = functional.affine_grid(theta, [len(images), 1, *shape], align_corners=False)
+    if warp is not None:
+        warp = functional.interpolate(warp, shape, mode="bicubic", align_corners=True)
         grid = grid + warp.movedim(1, 3)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     # zeros come in from outside, so the codes are shifted to make 0 mean IGNORE on the way

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from alnb.errors import BadInput, ColdStart
+from alnb.models.course import Course
 from alnb.models.dropout import RATES, Fixed
 from alnb.models.infer import member_log_probs
-from alnb.models.learners import Course, Network, SingleNet, log_probs, probs
+from alnb.models.learners import SingleNet
 from alnb.models.members import Engine, choose, fit_together
+from alnb.models.network import Network, log_probs, probs
 from alnb.protocols import GradientLearner, Learner, ignore, never
 from alnb.records import FitReport, Step, TrainSet, Unit
 from alnb.rng import stream

@@ -28,7 +28,7 @@ from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step
 
 if TYPE_CHECKING:
-    from alnb.models.learners import Course
+    from alnb.models.course import Course
 
 Engine = Literal["loop", "grouped", "vmap", "auto"]
 """How members are trained: in turns, in step with grouped convolutions, in step with `torch.vmap`,
@@ -176,11 +176,18 @@ def fit_together(
     Each member draws its own batches from its own stream, as when trained alone, and its gradient
     is clipped alone. The courses are then over and may be ended. Steps of the report are those of
     one member, its loss is the mean. A member that diverges ends the fit for all of them, with the
-    weights from before that step; a batch that is halved is so for all.
+    weights from before that step; a batch that is halved is so for all. Scouts are trained before,
+    one after another, and told to nobody.
     """
     first = courses[0]
     recipe = first.learner.recipe
-    joint = _KINDS[engine]([course.model.net.to(first.kind[1]) for course in courses])
+    for course in courses:
+        # small networks, and each in a frame of its own: nothing is won by training them in step
+        if course.scout is not None and not course.over:
+            course.advance(course.scout.total, stopped=stopped)
+        if course.over:
+            return course.report
+    joint = _KINDS[engine]([course.model.net.to(first.samples.kind.device) for course in courses])
     joint.clip(recipe.clip)
 
     def batches(batch: int) -> tuple[Tensor, ...]:
@@ -191,7 +198,7 @@ def fit_together(
         joint,
         batches,
         _summed(first),
-        steps=first.total,
+        steps=first.steps,
         recipe=replace(recipe, clip=math.inf),
         on_step=lambda taken: on_step(replace(taken, loss=taken.loss / len(courses))),
         stopped=stopped,
@@ -200,7 +207,8 @@ def fit_together(
     for course, state in zip(courses, joint.states(), strict=True):
         course.model.net.load_state_dict(state)
         course.model.net.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        course.done, course.over, course.report = report.steps, True, report
+        course.done, course.over = course.total - course.steps + report.steps, True
+        course.report = replace(report, notes=(*course.report.notes, *report.notes))
     return report
 
 
@@ -223,7 +231,7 @@ def choose(engine: Engine, courses: Sequence[Course]) -> tuple[Engine, str]:
         return ("loop", "") if reason else (engine, "")
     first = courses[0]
     kind = first.learner
-    shape = (first.model.config, kind.recipe.batch, len(courses), str(first.kind[1]))
+    shape = (first.model.config, kind.recipe.batch, len(courses), str(first.samples.kind.device))
     key = (*shape, torch.get_num_threads(), kind.recipe.threads)
     if key not in _known:
         _known[key] = _fastest(courses)
@@ -231,7 +239,7 @@ def choose(engine: Engine, courses: Sequence[Course]) -> tuple[Engine, str]:
 
 
 def _fastest(courses: Sequence[Course]) -> tuple[Engine, str]:
-    device = courses[0].kind[1]
+    device = courses[0].samples.kind.device
     loop = seconds_per_step("loop", courses)
     found: dict[Engine, float] = {"loop": loop}
     others: tuple[Engine, ...] = ("grouped",) if device.type == "cpu" else ("grouped", "vmap")
@@ -259,7 +267,7 @@ def seconds_per_step(
     last. For the loop one member stands for all.
     """
     first = courses[0]
-    device, alone = first.kind[1], engine == "loop"
+    device, alone = first.samples.kind.device, engine == "loop"
     nets = [
         copy.deepcopy(course.model.net).to(device) for course in courses[: 1 if alone else None]
     ]
@@ -293,7 +301,7 @@ def _apart(courses: Sequence[Course]) -> str:
     first = courses[0]
     if any(course.drops is not None for course in courses):
         return "they drop out, each from its own stream."
-    alike = {(c.kind, c.total, c.model.config, c.model.classes) for c in courses}
+    alike = {(c.samples.kind, c.total, c.model.config, c.model.classes) for c in courses}
     if len(alike) > 1 or any(c.learner != first.learner for c in courses):
         return "they differ in shape or settings."
     return ""

@@ -65,7 +65,11 @@ def test_a_far_field_nobody_drew_in_is_not_painted_with_foreground():
     painted = {}
     for far in (True, False):
         learner = tiny(
-            steps=120, far_background=far, augment=Augment(share=0), channels=(8, 16, 32)
+            steps=120,
+            far_background=far,
+            near_background=0,
+            augment=Augment(share=0),
+            channels=(8, 16, 32),
         )
         learner.fit(train, rng=rng())
         labels = predict_volume(learner, image[None])[0]
