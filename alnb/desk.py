@@ -48,7 +48,7 @@ class Desk:
     panels : learning curve and map; None without panels.
     """
 
-    def __init__(self, session: Session, *, query: int, panels: bool) -> None:
+    def __init__(self, session: Session, *, query: int, panels: bool, live: bool) -> None:
         import ipywidgets
 
         from alnb.panels.card import WhyCard
@@ -56,7 +56,7 @@ class Desk:
         from alnb.widgets.labeller import Labeller
 
         self.session = session
-        self.labeller = Labeller(session, n=query)
+        self.labeller = Labeller(session, n=query, live=live)
         self.card = WhyCard(session, self.labeller) if panels else None
         self.panels = Panels(session, self.labeller) if panels else None
         if self.card is not None:
@@ -78,12 +78,13 @@ class Desk:
         return self.widget._repr_mimebundle_(**options)
 
 
-def show(session: Session, *, query: int = 6, panels: bool = True) -> Desk:
+def show(session: Session, *, query: int = 6, panels: bool = True, live: bool = True) -> Desk:
     """Draw, train, ask and look: the labelling view with the learning curve and the pool's map.
 
     query : slices per round; the first round is asked for when there is none yet. panels : whether
-    curve, map and the card that says why a slice was asked are shown.
+    curve, map and the card that says why a slice was asked are shown. live : whether strokes are
+    grown into a proposal while they are drawn; the view has a switch for it.
     """
     if session.round is None:
         session.ask(min(query, len(session.pool)))
-    return Desk(session, query=query, panels=panels)
+    return Desk(session, query=query, panels=panels, live=live)

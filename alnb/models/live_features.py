@@ -22,7 +22,8 @@ def greys_of(image: Floats) -> Field:
         return np.zeros(values.shape, np.float32)
     low, high = np.percentile(values[finite], [0.5, 99.5])
     scaled = (np.where(finite, values, low) - low) / max(float(high - low), 1e-12)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    greys: Field = np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    return greys
 
 
 def around(mask: NDArray[np.bool_], share: float, least: int) -> Window:

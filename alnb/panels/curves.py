@@ -159,7 +159,8 @@ def _hover(curve: Curve, split: str, point: Point) -> str:
     dice = "undefined" if point.dice is None else f"{point.dice:.3f}"
     return (
         f"<b>{plain(curve.name)}</b> Dice {dice}, {plain(split)}<br>"
-        f"round {point.round + 1}: {point.slices} slices in {_duration(point.seconds)}<br>"
+        f"round {point.round + 1}: {point.slices} slice{'s' * (point.slices != 1)} in "
+        f"{_duration(point.seconds)}<br>"
         f"measured on {point.volumes} {of}"
     )
 

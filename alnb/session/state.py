@@ -98,7 +98,8 @@ class Fit:
     @property
     def badge(self) -> str:
         """Names the model of this training beside its proposals."""
-        return f"model of round {self.round + 1} · {len(self.taught)} slices"
+        slices = len(self.taught)
+        return f"model of round {self.round + 1} · {slices} slice{'s' * (slices != 1)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,13 @@ class Flow:
                 self._worker.soon("measured", lambda: self._measured(event))
 
     def watched(self, what: str) -> None:
-        """Notice the end of a training."""
+        """Notice what a training will take, and its end."""
         job = self._session.job
-        if what == "progress" and job is not None and not job.running:
-            self._worker.soon("ended", self._ended)
+        if what == "progress" and job is not None:
+            if not job.running:
+                self._worker.soon("ended", self._ended)
+            elif job.progress is None and self._session.trainer.forecast:
+                self._worker.soon("forecast", self._foretold)
         elif what == "strategies":
             self._worker.soon("refresh", self._display.refresh)
 
@@ -129,7 +132,8 @@ class Flow:
         fit = self._session.state.fits[event.fit]
         report = event.report
         text = (
-            f"Trained on {len(fit.taught)} slices in {status.duration(report.seconds)}"
+            f"Trained on {status.count(len(fit.taught), 'slice')} in "
+            f"{status.duration(report.seconds)}"
             f"{' (stopped early)' if report.stopped else ''}. The outline is its proposal."
         )
         self._display.say(Line(" ".join((text, *report.notes)), "good"))
@@ -142,6 +146,12 @@ class Flow:
     def _failed(self, event: FitFailed) -> None:
         self._chain = False
         self._display.say(Line(event.error, "error"))
+
+    def _foretold(self) -> None:
+        """Say what a training will take; it stands until the person does something else."""
+        job = self._session.job
+        if job is not None and job.running:
+            self._display.say(Line(self._session.trainer.forecast))
 
     def _ended(self) -> None:
         self._display.propose()

@@ -160,7 +160,7 @@ def hint(now: Situation) -> Line:
         ),
         (drawing, Line("Draw a stroke on each structure, background too, then submit.")),
         (not now.asked, Line("Ask for the first slices to begin.")),
-        (now.pending > 0, Line(f"{_count(now.pending, 'slice')} of the query to go.")),
+        (now.pending > 0, Line(f"{count(now.pending, 'slice')} of the query to go.")),
         (now.training, Line("Training. Draw on, or ask for the next slices meanwhile.")),
         (now.untrained > 0, Line("The query is done. Train on the new answers.", "good")),
     )
@@ -173,7 +173,7 @@ def greeting(labelled: int, problems: Sequence[str]) -> Line | None:
     if problems:
         return Line(problems[-1], "warn")
     if labelled:
-        return Line(f"Session continued: {_count(labelled, 'slice')} labelled.", "good")
+        return Line(f"Session continued: {count(labelled, 'slice')} labelled.", "good")
     return None
 
 
@@ -230,5 +230,6 @@ def chips(
     ]
 
 
-def _count(number: int, word: str) -> str:
+def count(number: int, word: str) -> str:
+    """A number of things, in the singular for one."""
     return f"{number} {word}{'' if number == 1 else 's'}"

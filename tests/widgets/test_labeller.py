@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -188,6 +190,39 @@ def test_a_failure_in_an_act_is_told_in_the_state_line(page, session):
     assert "Nothing is drawn" in line["text"]
     page.say({"kind": "act", "name": "show", "target": {"volume": "nobody", "index": 0}})
     assert page.last("ui")["line"]["tone"] == "error"
+
+
+def test_what_a_training_will_take_is_said_before_its_first_step_and_stays(
+    page, session, monkeypatch
+):
+    from alnb.models import estimate as estimates
+
+    may_begin, learn = threading.Event(), Bright.fit
+
+    def fit(learner, train, **rest):
+        may_begin.wait(10)
+        return learn(learner, train, **rest)
+
+    found = estimates.Estimate(4, 40.0, 2_000_000_000, "4 steps on trial", "1 CPU core")
+    monkeypatch.setattr(estimates, "estimate", lambda *args, **rest: found)
+    monkeypatch.setattr(Bright, "fit", fit)
+    page.stroke(LINE)
+    page.act("submit")
+    try:
+        page.act("train")
+        promise = "About 40 s on 1 CPU core, 2.0 GB; labels are safe if you stop."
+        eventually(lambda: page.last("ui")["line"]["text"] == promise)
+        assert session.job.progress is None
+        page.say({"kind": "ping", "at": 1.0, "active": False})  # what follows the progress
+        assert page.last("ui")["line"]["text"] == promise
+        page.stroke(LINE, name="b")
+        page.act("undo")
+        assert page.last("ui")["line"]["text"] != promise, "what the person does now comes first"
+    finally:
+        may_begin.set()
+    eventually(lambda: not session.job.running)
+    page.labeller.settle()
+    assert "Trained on 1 slice in" in page.last("ui")["line"]["text"]
 
 
 def test_training_errors_are_told_in_words(page, session, monkeypatch):
