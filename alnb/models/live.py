@@ -33,9 +33,23 @@ from alnb.records import IGNORE, Floats, LabelMap
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEAST_MARGIN = 24
+# Lengths are in pixels of a slice of 256. A stroke speaks for pixels within about _REACH of it and
+# within _TONE of its grey.
+_REACH = 12.0
+_TONE = 0.06
+# how much an edge holds a walker back, and the least that leads across one: see `edge_weights`
+_STEEPNESS = 10.0
 _LEAST_EDGE = 1e-3
+# how strongly a pixel is drawn to strokes near and alike, to a network's opinion that no such
+# stroke contradicts, and at least: see `walk`
+_HEARSAY = 3e-4
+_TRUST = 0.2
 _LEAST_PULL = 1e-5
+# a structure may lie this many times as far from its stroke as its border does in the middle of it
+_GIRTH = 1.5
+# how far from the strokes a structure may extend, as a share of their extent and at least
+_MARGIN = 0.75
+_LEAST_MARGIN = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,25 +90,10 @@ class LiveProposer:
     Attributes
     ----------
     classes : C, background included.
-    reach, tone : a stroke speaks for pixels within about `reach` pixels of a 256-pixel slice and
-        `tone` of the grey range.
-    steepness : how much an edge holds a walker back, see `edge_weights`.
-    hearsay : how strongly a pixel is drawn to strokes near and alike, see `walk`.
-    trust : the same for the network's opinion, where no stroke near and alike contradicts it.
-    girth : a structure may lie this many times as far from its stroke as its border does in the
-        middle of it, see `slim`; 0 sets no limit. Not used with a network's opinion.
-    margin : how far from the strokes a structure may extend, as a share of their extent.
     cells : most grid cells on which the walk runs; a larger window is walked on a coarser grid.
     """
 
     classes: int
-    reach: float = 12.0
-    tone: float = 0.06
-    steepness: float = 10.0
-    hearsay: float = 3e-4
-    trust: float = 0.2
-    girth: float = 1.5
-    margin: float = 0.75
     cells: int = 16_384
 
     def __post_init__(self) -> None:
@@ -155,7 +154,7 @@ class LiveProposer:
         else:
             everywhere = prior.copy()
             seeds, subject = labels, drawn | (prior[0] < 0.5)
-        window = around(subject, self.margin, round(_LEAST_MARGIN * self._scale(labels)))
+        window = around(subject, _MARGIN, round(_LEAST_MARGIN * self._scale(labels)))
         everywhere[(slice(None), *window)] = self._inside(prepared, labels, seeds, window)
         if prior is None:
             everywhere = touching(everywhere, labels)
@@ -170,7 +169,7 @@ class LiveProposer:
         grey = shrunk(prepared.grey[window], step)
         strokes = shrunk_labels(labels[window], step, self.classes)
         known = shrunk_labels(seeds[window], step, self.classes)
-        reach = self.reach * self._scale(labels) / step
+        reach = _REACH * self._scale(labels) / step
         prior = prepared.prior
         if prior is None:
             target, pull = self._hearsay(grey, known, reach, alone=not (labels == 0).any())
@@ -179,11 +178,11 @@ class LiveProposer:
             opinion = shrunk(prior[(slice(None), *window)], step)
             target, pull = self._corrected(grey, strokes, reach, opinion)
         weights = edge_weights(
-            shrunk(prepared.channels[(slice(None), *window)], step), self.steepness, _LEAST_EDGE
+            shrunk(prepared.channels[(slice(None), *window)], step), _STEEPNESS, _LEAST_EDGE
         )
         found, _ = walk(weights, known, target, pull)
-        if prior is None and self.girth:
-            found = slim(found, strokes, self.girth)
+        if prior is None:
+            found = slim(found, strokes, _GIRTH)
         return grown(found, step, shape)
 
     def _hearsay(
@@ -196,14 +195,14 @@ class LiveProposer:
         codes = np.arange(self.classes, dtype=np.uint8)[:, None, None]
         marks = (known == codes).astype(np.float32)
         counts = marks.sum(axis=(1, 2), keepdims=True)
-        density = closeness(grey, marks, reach, self.tone) / np.maximum(counts, 1)
+        density = closeness(grey, marks, reach, _TONE) / np.maximum(counts, 1)
         at_strokes = density.max(axis=0)[known != IGNORE]
         usual = float(np.median(at_strokes)) if at_strokes.size else 1.0
         heard = density.sum(axis=0)
-        pull = self.hearsay * heard / (heard + 0.5 * usual + 1e-12)
+        pull = _HEARSAY * heard / (heard + 0.5 * usual + 1e-12)
         if alone:
             density[0] += 0.15 * usual
-            pull = np.maximum(pull, 0.5 * self.hearsay)
+            pull = np.maximum(pull, 0.5 * _HEARSAY)
         density += 1e-9
         return density / density.sum(axis=0), np.maximum(pull, _LEAST_PULL)
 
@@ -214,10 +213,10 @@ class LiveProposer:
         believed = opinion.argmax(axis=0)
         wrong = (strokes != IGNORE) & (strokes != believed)
         marks = np.stack([wrong, strokes != IGNORE]).astype(np.float32)
-        against, _ = closeness(grey, marks, reach, self.tone)
+        against, _ = closeness(grey, marks, reach, _TONE)
         usual = float(np.median(against[wrong])) if wrong.any() else 1.0
         doubt = against / (against + 0.2 * usual + 1e-12)
-        return opinion, np.maximum(self.trust * (1 - doubt) ** 2, _LEAST_PULL)
+        return opinion, np.maximum(_TRUST * (1 - doubt) ** 2, _LEAST_PULL)
 
     def _scale(self, labels: LabelMap) -> float:
         """Pixels of this slice to one of a slice of 256."""
