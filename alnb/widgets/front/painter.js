@@ -1,12 +1,13 @@
 // Paints the five layers of the ipycanvas MultiCanvas from plain arrays: image, the model's proposal,
-// the live proposal, ink and preview. The kernel's label map is `base`; `shown` is base with the strokes that are still on
-// their way, and `provisional` marks the pixels which those strokes touched.
+// the live proposal, ink and preview. The kernel's label map is `base`; `shown` is base with the
+// strokes that are still on their way, and `provisional` marks the pixels which those touched.
 
 const LAYERS = { image: 0, proposal: 1, live: 2, ink: 3, preview: 4 };
 
 const LOOKS = ["opacity", "ink", "outline", "hidden", "brightness", "contrast"];
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const lighter = (value) => value + (255 - value) * 0.45;
+const darker = (value) => value * 0.25;
 
 class Painter {
   constructor(link, tools) {
@@ -235,24 +236,25 @@ class Painter {
   paintProposal() {
     const { proposal, tools } = this;
     // solid: an outline with a wash, or filled
-    const look = (label, edge) => (tools.outline ? (edge ? 1 : 0.16) : 0.62);
+    const look = (edge) => [tools.outline ? (edge ? 1 : 0.16) : 0.62];
     this.paintRegions("proposal", this.live ? null : proposal, look);
   }
 
   paintLive() {
     const { live, tools } = this;
     // hatched and dashed, so that it is told from ink and from the model's proposal without colour;
-    // fainter where it is less sure
-    const look = (label, edge, at, row, col) => {
+    // the gaps of the dashes are dark, which shows on bright tissue, and the hatch is fainter where
+    // it is less sure
+    const look = (edge, at, row, col) => {
+      if (edge) return (row + col) & 2 ? [1] : [0.75, darker];
       const trust = 0.4 + (0.6 * live.sure[at]) / 255;
-      const line = (row - col) & 3;
-      if (edge) return (row + col) & 2 ? 1 : 0.5;
-      return trust * (tools.outline ? (line ? 0.06 : 0.34) : line ? 0.4 : 0.7);
+      const between = (row - col) & 3;
+      return [trust * (tools.outline ? (between ? 0.08 : 0.5) : between ? 0.4 : 0.8)];
     };
     this.paintRegions("live", live?.labels, look);
   }
 
-  /** Paint a label map but for its background; `look` gives the alpha of each pixel. */
+  /** Paint a label map but for its background; `look` gives alpha, and shade, of each pixel. */
   paintRegions(layer, labels, look) {
     const { scene, tools } = this;
     if (!scene || !this.layers) return;
@@ -268,7 +270,8 @@ class Painter {
             (col + 1 < width && labels[at + 1] !== label) ||
             (row > 0 && labels[at - width] !== label) ||
             (row + 1 < height && labels[at + width] !== label);
-          this.setPixel(pixels, at, label, look(label, edge, at, row, col) * tools.opacity);
+          const [alpha, shade] = look(edge, at, row, col);
+          this.setPixel(pixels, at, label, alpha * tools.opacity, shade);
         }
     }
     this.put(layer, pixels, 0, 0);
