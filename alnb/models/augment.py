@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alnb.models.frame import rescale
 from alnb.records import IGNORE
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def apply(
     windows : change these parts of the images only, and return them: (B, 1, size, size) and
         (B, size, size). The change is of the window, so that 0.1 moves by a tenth of its side, and
         what it brings in from outside the window is what lies there. Then `change` is one for
-        images of the window's size.
+        images of the window's size. Intensities are rescaled within the window first.
     """
     theta, warp, shape = change.theta, change.warp, images.shape[2:]
     if windows is not None:
@@ -140,6 +141,8 @@ def apply(
         warp = functional.interpolate(warp, shape, mode="bicubic", align_corners=True)
         grid = grid + warp.movedim(1, 3)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if windows is not None:
+        moved = rescale(moved)
     # zeros come in from outside, so the codes are shifted to make 0 mean IGNORE on the way
     code = (target.float() - IGNORE).unsqueeze(1)
     labels = functional.grid_sample(code, grid, mode="nearest", align_corners=False)

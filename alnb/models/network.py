@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alnb.models.dropout import Fixed, dropping
-from alnb.models.frame import Frame
+from alnb.models.frame import Frame, rescale
 from alnb.models.gradients import last_layer_gradients
 from alnb.models.hardware import blocks, fast_dtype
 from alnb.models.unet import bottleneck
@@ -107,7 +107,8 @@ class Network:
             if window is None:
                 return forward(self.model, framed)
             corners = locate(self.model, framed)
-            return window.paste(forward(self.model, window.cut(framed, corners)), corners)
+            seen = rescale(window.cut(framed, corners))
+            return window.paste(forward(self.model, seen), corners)
 
 
 def forward(model: Model, images: Tensor) -> Tensor:
@@ -192,11 +193,14 @@ def gradients(model: Model, batch: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _seen(model: Model, framed: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the network sees of slices in their frame, and the corners of the windows, if any."""
+    """What the network sees of slices in their frame, and the corners of the windows, if any.
+
+    Intensities are rescaled within the window, so that what is bright far away changes nothing.
+    """
     if model.window is None:
         return framed, None
     corners = locate(model, framed)
-    return model.window.cut(framed, corners), corners
+    return rescale(model.window.cut(framed, corners)), corners
 
 
 def _fast(device: torch.device) -> torch.autocast:
