@@ -357,7 +357,7 @@ class _Run:
         if not self._useful(courses, cold=cold):
             return [course.report for course in courses], False
         # whose turn never came keeps the weights that it went on from
-        begun = [course for course in courses if course.done or not self.halted]
+        begun = [course for course in courses if course.report.steps or not self.halted]
         return [course.end() for course in begun], True
 
     def in_step(
@@ -366,10 +366,8 @@ class _Run:
         """The same with all members at once."""
 
         def step(taken: Step) -> None:
-            members = len(courses)
-            self.steps, self.losses = [taken.step] * members, [taken.loss] * members
-            done, total = members * taken.step, members * taken.total
-            self.on_step(Step(done, total, taken.loss, taken.seconds_left))
+            self.steps, self.losses = [taken.step] * len(courses), [taken.loss] * len(courses)
+            self.on_step(taken)
 
         report = fit_together(courses, engine, on_step=step, stopped=self.asked)
         self.notes += report.notes
@@ -381,7 +379,8 @@ class _Run:
         """Whether what was learnt makes a committee."""
         if not self.halted:
             return True
-        return all(self.steps) if cold else any(self.steps) and all(c.warm for c in courses)
+        learnt = [course.report.steps > 0 for course in courses]
+        return all(learnt) if cold else any(learnt) and all(course.warm for course in courses)
 
     def one_by_one(self) -> tuple[list[FitReport], bool]:
         """The same for learners that cannot take turns."""
@@ -427,7 +426,8 @@ class _Run:
             for note in report.notes
         ]
         seconds = time.monotonic() - self.started
-        return FitReport(sum(self.steps), self.loss, seconds, self.halted, (*self.notes, *notes))
+        steps = sum(report.steps for report in reports)
+        return FitReport(steps, self.loss, seconds, self.halted, (*self.notes, *notes))
 
 
 def _doubling(largest: int) -> Iterator[int]:

@@ -83,13 +83,17 @@ class Course:
 
         scout.advance(goal - self.done, on_step=step, stopped=stopped)
         self.done = scout.done
-        if scout.over and (scout.report.stopped or scout.report.steps < scout.total):
+        if not scout.over:
+            return
+        notes = tuple(f"While looking for the structures: {n}" for n in scout.report.notes)
+        if scout.report.stopped or not scout.report.steps:
             # nothing of the course itself is learnt, so there is nothing to publish
             self.over = True
-            self.report = replace(scout.report, steps=0)
-        elif scout.over:
+            self.report = replace(scout.report, steps=0, notes=notes)
+        else:
+            # one that diverged later on has the weights from before that, which do
+            self.done = scout.total
             self.model = replace(self.model, scout=scout.model)
-            notes = tuple(f"While looking for the structures: {n}" for n in scout.report.notes)
             self.report = replace(self.report, notes=notes)
 
     def _learn(
@@ -125,6 +129,8 @@ class Course:
         searched = 0.0 if self.scout is None else self.scout.report.seconds
         self.report = replace(report, stopped=asked, notes=notes, seconds=report.seconds + searched)
         self.over = asked or self.done < goal or self.done == self.total
+        if self.over:
+            self._state = None
 
     def _keep(self, state: dict[str, Tensor]) -> None:
         self._state = {name: value.clone() for name, value in state.items()}

@@ -36,8 +36,6 @@ FAST = Recipe(rate=1e-2)
 """A high rate, which forgets what is particular to a slice."""
 SCOUT = 64
 """Side of the square in which the scout sees a whole slice."""
-SCOUT_STEPS = (300, 100)
-"""Of the first fit, and of one that continues."""
 
 
 @dataclass
@@ -54,6 +52,8 @@ class SingleNet:
         for a window 96 and 160.
     window : look only at the part of a slice that holds the structures, which a small network, the
         scout, finds first. It is made where the strokes say that it pays, see `Window.around`.
+    scout_steps : training steps of the scout, which come on top of `steps`: of its first fit, and
+        of one that continues.
     steps : training steps; None is `interactive_steps` of the number of slices.
     start : "warm" continues from the weights of the fit before, "scratch" draws new ones.
     far_background : assume background outside the strokes' hull, see `with_far_background`.
@@ -69,6 +69,7 @@ class SingleNet:
 
     size: int | None = None
     window: bool = True
+    scout_steps: tuple[int, int] = (300, 100)
     steps: int | None = None
     start: Literal["warm", "scratch"] = "warm"
     far_background: bool = True
@@ -87,8 +88,10 @@ class SingleNet:
         step = 2 ** (len(self.channels) - 1)
         if self.size is not None and (self.size < 2 * step or self.size % step):
             raise ValueError(f"Size {self.size} must be a multiple of {step}, at least {2 * step}.")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"A fit needs at least 1 step, not {self.steps}.")
+        if min(self.scout_steps if self.steps is None else (self.steps, *self.scout_steps)) < 1:
+            raise ValueError(
+                f"A fit needs at least 1 step, not {self.steps}; a scout's, not {self.scout_steps}."
+            )
         if self.start not in ("warm", "scratch"):
             raise ValueError(f"start is {self.start!r}; it can be 'warm' or 'scratch'.")
 
@@ -122,11 +125,10 @@ class SingleNet:
 
         Its framed slices are then shared, as far as they are of the same kind.
         """
-        before, device = self._model, self._device()
-        warm = before is not None and self.start == "warm" and self._continues(before, train)
-        window = self._window(train, before if warm else None)
+        before, device = self._before(train), self._device()
+        window = self._window(train, before)
         size = self._size(window)
-        if warm and before is not None:
+        if before is not None:
             # the weights do for any size; the scout's are replaced at the end of its own course
             net = copy.deepcopy(before.net)
             model = replace(before, net=net, size=size, window=window, scout=None)
@@ -142,7 +144,7 @@ class SingleNet:
         )
         scout = None
         if window is not None:
-            base = self._scout(before if warm else None)
+            base = self._scout(before)
             scout = base.course(train, rng=rng, like=None if like is None else like.scout)
         generator = torch_generator(rng, device.type)
         drops = None
@@ -150,7 +152,16 @@ class SingleNet:
             model = replace(model, masks=int(rng.integers(2**31)))
             drops = Fresh(torch_generator(rng, device.type))
         steps = self.steps or interactive_steps(len(train.images))
+        warm = before is not None
         return Course(self, model, warm, samples, rng, generator, drops, steps, scout)
+
+    def searches(self, train: TrainSet) -> int:
+        """Steps that a fit would take before its own to find the structures; 0 if it need not."""
+        before = self._before(train)
+        first, later = self.scout_steps
+        if self._window(train, before) is None:
+            return 0
+        return first if before is None or before.scout is None else later
 
     def probs(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
         """(B, 1, H, W) -> (1, B, C, H, W) float32 at the images' own size, summing to 1 over C."""
@@ -231,16 +242,21 @@ class SingleNet:
         found: Loss = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
         return found
 
-    def _continues(self, before: Model, train: TrainSet) -> bool:
-        return before.classes == train.classes and self.size in (None, before.size)
+    def _before(self, train: TrainSet) -> Model | None:
+        """The published model if a fit would go on from it."""
+        model = self._model
+        if model is None or self.start == "scratch" or model.classes != train.classes:
+            return None
+        return model if self.size in (None, model.size) else None
 
     def _window(self, train: TrainSet, before: Model | None) -> Window | None:
         """Where to look; the window of the model that goes on is kept while it does."""
         if not self.window:
             return None
         size = self.size or (160 if self._device().type == "cuda" else 96)
-        heard = (t for t, weight in zip(train.targets, train.weight, strict=True) if weight > 0)
-        window = Window.around(heard, size)
+        # weight 2 is the slice twice
+        rows = np.repeat(np.arange(len(train.targets)), train.weight)
+        window = Window.around((train.targets[row] for row in rows), size)
         kept = before.window if before is not None else None
         return kept if kept is not None and window is not None and kept.holds(window) else window
 
@@ -259,7 +275,7 @@ class SingleNet:
             dropout=(),
         )
         scout._model = None if model is None else model.scout
-        scout.steps = SCOUT_STEPS[0] if scout._model is None else SCOUT_STEPS[1]
+        scout.steps = self.scout_steps[scout._model is not None]
         return scout
 
     def _unet(self, classes: int, generator: torch.Generator) -> nn.Module:

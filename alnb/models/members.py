@@ -174,17 +174,18 @@ def fit_together(
     """Take all steps of all `courses` in step, with `engine` "grouped" or "vmap".
 
     Each member draws its own batches from its own stream, as when trained alone, and its gradient
-    is clipped alone. The courses are then over and may be ended. Steps of the report are those of
-    one member, its loss is the mean. A member that diverges ends the fit for all of them, with the
-    weights from before that step; a batch that is halved is so for all. Scouts are trained before,
-    one after another, and told to nobody.
+    is clipped alone. The courses are then over and may be ended. `on_step` hears of the steps of
+    all members together. Steps of the report are those of one member, its loss is the mean. A
+    member that diverges ends the fit for all of them, with the weights from before that step; a
+    batch that is halved is so for all. Scouts are trained before, one after another: they are
+    small, and nothing is won by training them in step.
     """
-    first = courses[0]
-    recipe = first.learner.recipe
-    for course in courses:
-        # small networks, and each in a frame of its own: nothing is won by training them in step
-        if course.scout is not None and not course.over:
-            course.advance(course.scout.total, stopped=stopped)
+    first, members = courses[0], len(courses)
+    recipe, before = first.learner.recipe, first.total - first.steps
+    for number, course in enumerate(courses):
+        if course.scout is not None:
+            tell = _further(on_step, number * before, members)
+            course.advance(course.scout.total, on_step=tell, stopped=stopped)
         if course.over:
             return course.report
     joint = _KINDS[engine]([course.model.net.to(first.samples.kind.device) for course in courses])
@@ -200,14 +201,21 @@ def fit_together(
         _summed(first),
         steps=first.steps,
         recipe=replace(recipe, clip=math.inf),
-        on_step=lambda taken: on_step(replace(taken, loss=taken.loss / len(courses))),
+        on_step=lambda taken: on_step(
+            Step(
+                members * (before + taken.step),
+                members * first.total,
+                taken.loss / members,
+                taken.seconds_left,
+            )
+        ),
         stopped=stopped,
     )
-    report = replace(report, loss=report.loss / len(courses))
+    report = replace(report, loss=report.loss / members)
     for course, state in zip(courses, joint.states(), strict=True):
         course.model.net.load_state_dict(state)
         course.model.net.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        course.done, course.over = course.total - course.steps + report.steps, True
+        course.done, course.over = before + report.steps, True
         course.report = replace(report, notes=(*course.report.notes, *report.notes))
     return report
 
@@ -276,9 +284,7 @@ def seconds_per_step(
     taken = [clock()]
 
     def batches(batch: int) -> tuple[Tensor, ...]:
-        samples = first.samples
-        rows = torch.arange(batch) % len(samples.images)
-        given = samples.images[rows], samples.targets[rows], samples.whole[rows].to(device)
+        given = first.samples.first(batch)
         return given if alone else tuple(torch.stack([each] * len(nets)) for each in given)
 
     fit(
@@ -305,6 +311,11 @@ def _apart(courses: Sequence[Course]) -> str:
     if len(alike) > 1 or any(c.learner != first.learner for c in courses):
         return "they differ in shape or settings."
     return ""
+
+
+def _further(on_step: Callable[[Step], None], done: int, members: int) -> Callable[[Step], None]:
+    """Tells of one member's step as of one of all, after `done` others."""
+    return lambda taken: on_step(Step(done + taken.step, members * taken.total, taken.loss))
 
 
 def _draw(course: Course, batch: int) -> tuple[Tensor, ...]:

@@ -101,6 +101,17 @@ class Samples:
         """The same samples with a shuffle of their own."""
         return replace(self, queue=[])
 
+    def first(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`batch` items as the network sees them, unchanged; no shuffle and no stream moves."""
+        rows = torch.arange(batch) % len(self.whole)
+        index = rows.to(self.images.device)
+        images, targets = self.images[index], self.targets[index]
+        if self.kind.window is not None and self.centres is not None:
+            corners = self.kind.window.at(self.centres[index])
+            images = self.kind.window.cut(images, corners)
+            targets = self.kind.window.cut(targets[:, None], corners)[:, 0]
+        return images, targets, self.whole[rows].to(index.device)
+
     def draw(
         self, batch: int, augment: Augment, rng: np.random.Generator, generator: Generator
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,8 @@ MARGIN = 1.75
 place is found with some error."""
 LARGEST = 0.75
 """A window larger than this share of the slice is not worth the search for its place."""
+SMALLEST = 0.05
+"""Of structures smaller than this share of the slice's side a scout would see three pixels."""
 FEWEST = 4
 """Slices that must show a structure before their extent says anything of the others."""
 SURE = 8.0
@@ -49,8 +51,8 @@ class Window:
         """A window for the foreground of `targets`, (H, W) label maps of any sizes.
 
         It is `MARGIN` times as wide as the largest one, but does not magnify slices beyond their
-        own pixels. None where it would be hardly smaller than the slice, or too few slices show
-        any foreground.
+        own pixels. None where it would be hardly smaller than the slice, where all structures are
+        too small to be found, or where too few slices show any.
         """
         boxes, longest = [], 0
         for target in targets:
@@ -60,10 +62,12 @@ class Window:
                 boxes.append(box)
         if len(boxes) < FEWEST:
             return None
-        row, col, widest = np.median([b[0] for b in boxes]), np.median([b[1] for b in boxes]), 0.0
-        widest = max(box[2] for box in boxes)
+        rows, cols, widths = np.array(boxes).T
+        widest = float(widths.max())
         side = max(MARGIN * widest, size / longest)
-        return None if side > LARGEST else cls(side, float(row), float(col), size)
+        if widest < SMALLEST or side > LARGEST:
+            return None
+        return cls(side, float(np.median(rows)), float(np.median(cols)), size)
 
     @property
     def reach(self) -> int:
@@ -92,8 +96,11 @@ class Window:
         place = (torch.arange(found.shape[1], device=found.device) + 0.5) / found.shape[1]
         sums = torch.stack([found.sum(2) @ place, found.sum(1) @ place], 1)
         usual = torch.tensor([self.row, self.col], device=found.device)
-        centre = torch.where((mass < 2)[:, None], usual, sums / mass.clamp(min=1)[:, None])
-        first = (centre * self.reach - self.size / 2).round().long()
+        return self.at(torch.where((mass < 2)[:, None], usual, sums / mass.clamp(min=1)[:, None]))
+
+    def at(self, centres: Tensor) -> Tensor:
+        """(B, 2) centres, 0..1 in the frame -> the corners of windows there, kept in the frame."""
+        first = (centres * self.reach - self.size / 2).round().long()
         return first.clamp(0, self.reach - self.size)
 
     def cut(self, images: Tensor, corners: Tensor) -> Tensor:

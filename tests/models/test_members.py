@@ -122,7 +122,7 @@ def test_a_committee_in_step_is_the_committee_in_turns_up_to_rounding(engine, fl
     """The same batches, schedule, clipping and averaging of every member."""
     train, answers = toy_train_set(6), []
     for chosen in ("loop", engine):
-        learner = DeepEnsemble(2, tiny(steps=8), engine=chosen)
+        learner = DeepEnsemble(2, tiny(steps=8, recipe=Recipe()), engine=chosen)
         report = learner.fit(train, rng=rng(3))
         assert (report.steps, report.stopped, report.notes) == (16, False, ())
         images = [torch.as_tensor(image)[None, None] for image in train.images]
