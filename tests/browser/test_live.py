@@ -88,7 +88,6 @@ def ask(notebook, code):
 
 
 def project(notebook, tmp_path, before=""):
-    notebook.page.set_default_navigation_timeout(120_000)
     notebook.page.set_default_timeout(120_000)
     notebook.open([f"FOLDER = {str(tmp_path / 'project')!r}\n" + before + SETUP, "reopen()"])
     notebook.run_all()
