@@ -21,7 +21,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ from alnb.data.acdc import acdc
 from alnb.data.cohort import Cohort, Split
 from alnb.data.volume import Volume
 from alnb.models.checkpoint import from_bytes
-from alnb.models.fit import Recipe
-from alnb.models.learners import FAST, SingleNet
+from alnb.models.learners import BOLD, FAST, SingleNet
 from alnb.models.metrics import volume_dice
 from alnb.models.volumes import predict
 from alnb.protocols import Learner
@@ -49,35 +48,39 @@ SPECIFICATION = Path(__file__).with_suffix(".toml")
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of one arm."""
+    """One seed of one arm; `learner` are settings of `SingleNet` that differ from its defaults."""
 
+    name: str
     strategy: str
     oracle: str
     seed: int
     budgets: tuple[str, ...]
-    steps: int
-    batch: int
+    learner: dict[str, Any]
 
     @property
     def arm(self) -> str:
-        return f"{self.strategy}, {self.oracle}s"
+        return f"{self.name}, {self.oracle}s"
 
     @property
     def folder(self) -> str:
-        return f"{self.strategy}-{self.oracle}-seed{self.seed}"
+        return f"{self.name.replace(' ', '-')}-{self.oracle}-seed{self.seed}"
 
-    def learner(self) -> SingleNet:
-        recipe = Recipe(**{**vars(FAST), "batch": self.batch, "threads": 1})
-        return SingleNet(steps=self.steps, recipe=recipe)
+    def network(self) -> SingleNet:
+        """The learner; ``recipe`` and ``augment`` are changes of the default ones."""
+        given = dict(self.learner)
+        recipe = replace(FAST, threads=1, **given.pop("recipe", {}))
+        augment = replace(BOLD, **given.pop("augment", {}))
+        return SingleNet(recipe=recipe, augment=augment, **given)
 
 
 def runs(spec: dict[str, Any]) -> Iterator[Run]:
     """Every seed of every arm."""
     for arm in spec["arm"]:
+        learner = spec["learner"] | arm.get("learner", {})
+        name = arm.get("name", arm["strategy"])
         for seed in arm.get("seeds", spec["seeds"]):
-            steps = arm.get("steps", spec["learner"]["steps"])
             budgets = tuple(arm["budgets"])
-            yield Run(arm["name"], arm["oracle"], seed, budgets, steps, spec["learner"]["batch"])
+            yield Run(name, arm["strategy"], arm["oracle"], seed, budgets, learner)
 
 
 def carry_out(run: Run, cohort: Cohort, split: Split, out: Path) -> None:
@@ -92,7 +95,7 @@ def carry_out(run: Run, cohort: Cohort, split: Split, out: Path) -> None:
         out / run.folder,
         cohort,
         strategy=run.strategy,
-        learner=run.learner(),
+        learner=run.network(),
         seed=run.seed,
         split=split,
         gate=None,
@@ -106,7 +109,7 @@ def carry_out(run: Run, cohort: Cohort, split: Split, out: Path) -> None:
             if not target.exists():
                 stage(f"test at {budget}", len(plan))
                 fit = [f for f in session.state.fits if f.round == number and f.checkpoint][-1]
-                learner = run.learner()
+                learner = run.network()
                 assert fit.checkpoint is not None, "only trainings that ended well are measured"
                 learner.load_state_dict(from_bytes(session.blobs.get(fit.checkpoint)))
                 atomic_write(target, json.dumps(measured(learner, cohort, split, fit)).encode())
