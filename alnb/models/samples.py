@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alnb.errors import ColdStart
 from alnb.models.augment import Augment, Windows, apply
-from alnb.models.frame import Frame
+from alnb.models.frame import Frame, rescale
 from alnb.models.prior import with_far_background, with_near_background
 from alnb.models.window import Window
 from alnb.records import IGNORE, LabelMap, Rows, TrainSet
@@ -108,7 +108,7 @@ class Samples:
         images, targets = self.images[index], self.targets[index]
         if self.kind.window is not None and self.centres is not None:
             corners = self.kind.window.at(self.centres[index])
-            images = self.kind.window.cut(images, corners)
+            images = rescale(self.kind.window.cut(images, corners))
             targets = self.kind.window.cut(targets[:, None], corners)[:, 0]
         return images, targets, self.whole[rows].to(index.device)
 

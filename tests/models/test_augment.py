@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from alnb.models.augment import Augment, Change, Windows, apply
+from alnb.models.frame import rescale
 from alnb.records import IGNORE
 from alnb.rng import torch_generator
 
@@ -94,7 +95,7 @@ def test_a_window_that_does_not_change_is_a_plain_crop():
     images, target = pair(1)
     still = STILL.draw((1, 1, 8, 8), generator())
     shaded, labels = apply(images, target, still, windows(3, 5))
-    torch.testing.assert_close(shaded, images[:, :, 3:11, 5:13], rtol=0, atol=1e-5)
+    torch.testing.assert_close(shaded, rescale(images[:, :, 3:11, 5:13]), rtol=0, atol=1e-5)
     assert torch.equal(labels, target[:, 3:11, 5:13])
 
 
@@ -102,7 +103,7 @@ def test_a_window_moves_by_shares_of_its_own_side_and_what_lies_outside_comes_in
     images, target = pair(1)
     # coordinates run from -1 to 1, so 0.5 is a quarter of the side: 2 pixels to the right
     shaded, labels = apply(images, target, moved([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]), windows(3, 5))
-    torch.testing.assert_close(shaded, images[:, :, 3:11, 7:15], rtol=0, atol=1e-5)
+    torch.testing.assert_close(shaded, rescale(images[:, :, 3:11, 7:15]), rtol=0, atol=1e-5)
     assert torch.equal(labels, target[:, 3:11, 7:15])
 
 
@@ -111,7 +112,9 @@ def test_a_window_turns_about_its_own_middle():
     turn = moved([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
     shaded, labels = apply(images, target, turn, windows(3, 5))
     assert torch.equal(labels[0], target[0, 3:11, 5:13].rot90())
-    torch.testing.assert_close(shaded[0, 0], images[0, 0, 3:11, 5:13].rot90(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        shaded, rescale(images[:, :, 3:11, 5:13].rot90(1, (2, 3))), rtol=0, atol=1e-4
+    )
 
 
 def test_a_window_over_the_edge_sees_no_labels_there_and_the_image_s_edge():
@@ -120,8 +123,9 @@ def test_a_window_over_the_edge_sees_no_labels_there_and_the_image_s_edge():
     shaded, labels = apply(images, target, still, windows(-3, 5))
     assert (labels[0, :3] == IGNORE).all()
     assert torch.equal(labels[0, 3:], target[0, :5, 5:13])
-    edge = images[0, 0, :1, 5:13].expand(3, -1)
-    torch.testing.assert_close(shaded[0, 0, :3], edge, rtol=0, atol=1e-5)
+    edge = images[:, :, :1, 5:13].expand(-1, -1, 3, -1)
+    seen = rescale(torch.cat([edge, images[:, :, :5, 5:13]], 2))
+    torch.testing.assert_close(shaded, seen, rtol=0, atol=1e-5)
 
 
 def test_the_warp_of_a_window_is_in_units_of_its_side():
@@ -129,5 +133,5 @@ def test_the_warp_of_a_window_is_in_units_of_its_side():
     change = moved([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     change = replace(change, warp=torch.full((1, 2, 6, 6), 0.5))
     shaded, labels = apply(images, target, change, windows(3, 5))
-    torch.testing.assert_close(shaded, images[:, :, 5:13, 7:15], rtol=0, atol=1e-4)
+    torch.testing.assert_close(shaded, rescale(images[:, :, 5:13, 7:15]), rtol=0, atol=1e-4)
     assert torch.equal(labels, target[:, 5:13, 7:15])

@@ -17,7 +17,7 @@ from alnb.models.checkpoint import from_bytes, to_bytes
 from alnb.models.committee import DeepEnsemble, MCDropout
 from alnb.models.estimate import _memory, _trial, planned_steps, search_steps
 from alnb.models.fit import Recipe
-from alnb.models.frame import Frame
+from alnb.models.frame import Frame, rescale
 from alnb.models.gradients import last_layer_gradients
 from alnb.models.infer import predict_volume
 from alnb.models.learners import SingleNet
@@ -206,7 +206,10 @@ def test_samples_are_drawn_in_the_window_around_their_own_structure():
         sides = [{math.floor(100 * part - 16), math.ceil(100 * part - 16)} for part in middle[:2]]
         assert (labels[row] == 1).sum() == (train.targets[row] == 1).sum(), "all of the disc"
         assert any(
-            torch.equal(plain[row], samples.images[row, :, top : top + 32, left : left + 32])
+            torch.equal(
+                plain[row],
+                rescale(samples.images[row, None, :, top : top + 32, left : left + 32])[0],
+            )
             for top, left in itertools.product(*sides)
         )
         assert (targets[place] == 1).sum() == pytest.approx(int((labels[row] == 1).sum()), rel=0.2)
@@ -244,7 +247,7 @@ def test_probabilities_are_of_the_slice_s_size_sum_to_one_and_are_background_out
     corners = locate(model, framed)
     for image, probs, (row, col) in zip(framed, found, corners.tolist(), strict=True):
         with torch.no_grad():
-            inside = model.net(image[None, :, row : row + 32, col : col + 32])[0]
+            inside = model.net(rescale(image[None, :, row : row + 32, col : col + 32]))[0]
         whole = torch.full((2, model.reach, model.reach), -module.SURE)
         whole[0] = module.SURE
         whole[:, row : row + 32, col : col + 32] = inside
@@ -287,7 +290,7 @@ def test_features_and_gradients_are_those_of_the_part_cut_by_hand():
     last = [m for m in model.net.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
     assert last or slopes.shape[1]
     for place, (row, col) in enumerate(corners.tolist()):
-        cut = framed[place : place + 1, :, row : row + 32, col : col + 32]
+        cut = rescale(framed[place : place + 1, :, row : row + 32, col : col + 32])
         with torch.no_grad():
             deepest = bottleneck(model.net, cut).mean((2, 3))[0]
         torch.testing.assert_close(found[place], deepest, rtol=2e-2, atol=2e-2)
