@@ -267,7 +267,7 @@ class Notebook:
         self.page.goto(f"{self.lab.base}/lab/tree/{self.name}?reset&token={self.lab.token}")
         self.wait_idle()
 
-    def wait_idle(self, timeout: float = 90) -> None:
+    def wait_idle(self, timeout: float = 180) -> None:
         self.page.wait_for_function(IDLE, timeout=1000 * timeout)
 
     def command(self, name: str) -> None:
