@@ -157,12 +157,13 @@ class Averaged:
         for pose in self.poses:
             found = next(iter(self.base.probs([pose.show(batch)])))
             maps, weight = pose.undo(found.flatten(0, 1))
-            maps = maps.unflatten(0, found.shape[:2]) * weight
+            maps = maps.reshape(*found.shape[:2], *maps.shape[1:]) * weight
             total = maps if total is None else total.add_(maps)
             seen = weight if seen is None else seen + weight
         assert total is not None, "there is a pose"
         assert seen is not None, "there is a pose"
-        return total.div_(seen)
+        mean: Tensor = total.div_(seen)
+        return mean
 
 
 def _sampled(values: Tensor, grid: Tensor) -> Tensor:
