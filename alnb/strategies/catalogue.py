@@ -226,6 +226,15 @@ _ROWS = (
         "strided",
     ),
     (
+        "entropy_minus_mi",
+        "presets:by_entropy_minus_mi",
+        "uncertain images that share little with the labelled ones",
+        "Nath et al. 2021",
+        "a committee",
+        "M K forward + K joint histograms per new label",
+        "strided",
+    ),
+    (
         "usim_like",
         "presets:by_usim",
         "uncertain and unlike what is known",

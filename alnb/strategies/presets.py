@@ -9,6 +9,7 @@ from alnb.strategies.cost import CostAware
 from alnb.strategies.foreground import ForegroundRandom
 from alnb.strategies.kmeans_bald import KMeansBALD
 from alnb.strategies.max_cover import SuggestiveAnnotation
+from alnb.strategies.nath import EntropyMinusMI
 from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
 from alnb.strategies.selective import Selective
 from alnb.strategies.stochastic_batches import StochasticBatches
@@ -87,6 +88,11 @@ def by_selective_entropy() -> WarmStart:
 def by_suggestive() -> WarmStart:
     """Uncertain slices that cover the pool, strided until a model is fitted."""
     return WarmStart(Strided(), SuggestiveAnnotation())
+
+
+def by_entropy_minus_mi() -> WarmStart:
+    """Entropy minus mutual information with the labelled, strided until a model is fitted."""
+    return WarmStart(Strided(), EntropyMinusMI())
 
 
 def by_usim() -> WarmStart:
