@@ -101,9 +101,15 @@ class Live:
     "live" when there is a new proposal, or none any more. Nothing here is done under the session's
     lock, and nobody waits for it.
 
+    A model takes part once it is better than strokes alone: where its mean Dice on validation
+    volumes, or on freshly answered slices, was at least `least_dice` after its training. A worse
+    one would pull good strokes towards its errors. One that was never measured takes part.
+
     session : whose strokes these are.
     proposer : by default `alnb.models.live.LiveProposer`, made when first needed.
     """
+
+    least_dice: float = 0.6
 
     def __init__(self, session: Session, proposer: Proposer | None = None) -> None:
         self._session = session
@@ -290,7 +296,16 @@ class Live:
             self._report(_MODEL, error)
             return None
         self._troubles.pop(_MODEL, None)
-        return found
+        return found if found is not None and self._trusts(found[0]) else None
+
+    def _trusts(self, fit: Fit) -> bool:
+        """Whether a training's model is known to be worse than what strokes give alone."""
+        if fit.round < 0:
+            return True
+        measured = [
+            m.mean for m in self._session.state.rounds[fit.round].metrics if m.split != "test"
+        ]
+        return not measured or measured[-1] is None or measured[-1] >= self.least_dice
 
     def _maker(self) -> Proposer:
         if self._proposer is None:

@@ -172,7 +172,23 @@ def test_a_slice_is_prepared_when_it_is_looked_at_and_held_for_a_while(session, 
     assert len(grower.prepared) == KEPT_SLICES + 2
 
 
+def test_a_model_known_to_be_worse_than_strokes_alone_takes_no_part(session, here, grower):
+    oracle = SimulatedOracle(session.cohort, "mask")
+    for slice_id in session.queue[1:]:
+        session.annotate(*oracle.annotate(slice_id))
+    session.fit()
+    measured = session.round.metrics[-1].mean
+    session.live.least_dice = measured + 0.01
+    session.draw(here, line())
+    assert newest(session, here).checkpoint is None
+    assert grower.prepared[-1][1] is None
+    session.live.least_dice = measured
+    session.draw(here, line())
+    assert newest(session, here).checkpoint == session.state.checkpoint
+
+
 def test_the_models_probabilities_take_part_as_soon_as_there_is_a_model(session, here, grower):
+    session.live.least_dice = 0.0
     session.draw(here, line())
     assert newest(session, here).checkpoint is None
     oracle = SimulatedOracle(session.cohort, "mask")
