@@ -61,7 +61,7 @@ def folder(
     if not cases:
         raise BadInput(_nothing(root, problems))
     name_cases(cases, problems)
-    names = tuple(classes) if classes is not None else _listed_classes(root, problems)
+    names = tuple(classes) if classes is not None else listed_classes(root, problems)
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as threads:
         list(threads.map(lambda case: _open(case, verify, names is None), cases))
     if names is None:
@@ -88,7 +88,7 @@ def _nothing(root: Path, problems: list[str]) -> str:
     return f"{shown(root)} holds no image that can be used. Looked for {EXPECTED}.{passed}{more}"
 
 
-def _listed_classes(root: Path, problems: list[str]) -> tuple[str, ...] | None:
+def listed_classes(root: Path, problems: list[str]) -> tuple[str, ...] | None:
     """Class names from dataset.json, as the Decathlon or nnU-Net writes it."""
     path = root / "dataset.json"
     if not path.exists():

@@ -9,12 +9,15 @@ from alnb.data.cohort import Cohort
 from alnb.data.dicom import ENDING, dicom
 from alnb.data.files import PathLike, folder_at, scan, shown
 from alnb.data.folder import folder
+from alnb.data.msd import is_msd, msd
 from alnb.data.pairing import ENDINGS, FOLDER, SPLITS
 from alnb.errors import BadInput
 
 
 def load(path: PathLike) -> Cohort:
-    """The cohort in the folder `path`: ACDC in HDF5 or NIfTI, any NIfTI images, or DICOM series.
+    """The cohort in the folder `path`, whatever its layout.
+
+    ACDC in HDF5 or NIfTI, a task of the Decathlon, any NIfTI images, or DICOM series.
 
     BadInput says what was looked for; where `path` holds data sets instead of being one, it names
     them.
@@ -26,6 +29,8 @@ def load(path: PathLike) -> Cohort:
         return dicom(root)
     if is_acdc(files):
         return acdc(root)
+    if is_msd(files, root):
+        return msd(root)
     inside = _data_sets(files)
     if inside:
         raise BadInput(

@@ -217,7 +217,7 @@ def test_broken_probabilities_and_settings_are_refused():
         {"reduce": "median"},
         {"hat": "none"},
     ):
-        with pytest.raises(ValueError, match="must be|switched off"):
+        with pytest.raises(ValueError, match=r"must be|switched off"):
             EntropyMinusMI(**wrong)
 
 
