@@ -38,7 +38,7 @@ class Recipe:
         keeps the last weights.
     clip : largest norm of the gradient; infinity leaves it.
     schedule : "cosine" warms up over 5 % of the steps, then a cosine falls to zero; "constant".
-    optimiser : "adamw", or "adam" with its decay inside the gradient.
+    optimiser : "adamw", or "adam" or "sgd" (without momentum) with the decay inside the gradient.
     threads : CPU threads; None leaves one core for drawing.
     """
 
@@ -48,7 +48,7 @@ class Recipe:
     average: float = 0.99
     clip: float = 1.0
     schedule: Literal["cosine", "constant"] = "cosine"
-    optimiser: Literal["adamw", "adam"] = "adamw"
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     threads: int | None = None
 
 
@@ -108,8 +108,8 @@ class _Run:
         self.batch = recipe.batch
         self.device = self.parameters[0].device
         self.dtype = fast_dtype(self.device)
-        kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = kind(
+        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        self.optimiser = kinds[recipe.optimiser](
             self.parameters, lr=recipe.rate, weight_decay=recipe.decay, fused=True
         )
         self.done, self.last, self.seconds = 0, math.nan, 0.0
