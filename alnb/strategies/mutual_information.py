@@ -52,6 +52,8 @@ EDGE = 0.01
 _TOGETHER = 1 << 17
 """Voxels from which on a table of three images is cheaper than two tables of two."""
 _SMALL = 1 << 16
+_CHUNK = 1 << 16
+"""Voxels counted at a time, so that what is in between stays in the cache."""
 _BLOCK = 64
 _ONE_HOT = 1 << 26
 _EXACT = 1 << 23
@@ -130,25 +132,14 @@ class Quantiser:
 
 def joint_counts(one: Codes, others: Codes | Sequence[Codes], levels: int) -> Counts:
     """(V,) and m times (V,) codes -> (m, levels, levels): how often each pair of codes occurs."""
-    together = one.size >= _TOGETHER and levels**3 <= _SMALL
     found = np.empty((len(others), levels, levels), dtype=np.int64)
-    packed = np.empty(one.shape, dtype=np.uint16)
-    scale = np.uint16(levels)
-    first = one * scale
-    of_three = first * scale
-    place = 0
-    while place < len(others):
-        if together and place + 1 < len(others):
-            np.multiply(others[place], scale, out=packed)
-            packed += others[place + 1]
-            packed += of_three
-            table = np.bincount(packed, minlength=levels**3).reshape(levels, levels, levels)
-            found[place], found[place + 1] = table.sum(axis=2), table.sum(axis=1)
-            place += 2
+    step = 2 if one.size >= _TOGETHER and levels**3 <= _SMALL else 1
+    for start in range(0, len(others), step):
+        table = _table([one, *others[start : start + step]], levels)
+        if table.ndim == 2:
+            found[start] = table
         else:
-            np.add(first, others[place], out=packed)
-            found[place] = np.bincount(packed, minlength=levels**2).reshape(levels, levels)
-            place += 1
+            found[start], found[start + 1] = table.sum(axis=2), table.sum(axis=1)
     return found
 
 
@@ -256,6 +247,21 @@ def _resized(image: NDArray[np.float32], grid: Shape) -> NDArray[np.float32]:
         flat = interpolate(across, size=size, mode="bilinear", antialias=True).transpose(1, 2)
     small: NDArray[np.float32] = flat[0].clamp(0.0, 1.0).numpy()
     return small
+
+
+def _table(images: Sequence[Codes], levels: int) -> Counts:
+    """How often each tuple of codes occurs, one axis per image; at most 2^16 tuples."""
+    counts = np.zeros(levels ** len(images), dtype=np.int64)
+    packed = np.empty(_CHUNK, dtype=np.uint16)
+    for start in range(0, images[0].size, _CHUNK):
+        stop = min(start + _CHUNK, images[0].size)
+        part = packed[: stop - start]
+        part[:] = images[0][start:stop]
+        for image in images[1:]:
+            part *= np.uint16(levels)
+            part += image[start:stop]
+        counts += np.bincount(part, minlength=len(counts))
+    return counts.reshape((levels,) * len(images))
 
 
 def _one_hot(codes: Tensor, levels: int) -> Tensor:
