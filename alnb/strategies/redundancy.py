@@ -8,20 +8,23 @@ Per query only the pairs with what was labelled since the last one are new.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alnb.protocols import Snapshot
 from alnb.records import Floats, Rows
+from alnb.strategies.common import made_once
 from alnb.strategies.mutual_information import Codes, Matrix, Quantiser, between, shared_field
 
 Aggregate = Literal["mean", "max", "sum"]
 Digests = NDArray[np.bytes_]
+Result = TypeVar("Result")
 
 _KEPT = np.dtype([("image", "S16"), ("nats", "<f8")])
 _BYTES = 256 << 20
@@ -167,7 +170,11 @@ class Redundancy:
 
     def _codes(self, snapshot: Snapshot, rows: Rows) -> Codes:
         solid = _solid(snapshot)
-        return np.array([self.quantiser(image, solid=solid) for image in _images(snapshot, rows)])
+        known: dict[int, Codes] = made_once(snapshot, ("codes", self.quantiser), dict)
+        codes = np.array(_each(snapshot, rows, known, partial(self.quantiser, solid=solid)))
+        if codes[0].nbytes * len(known) > _BYTES:
+            known.clear()
+        return codes
 
     def _key(self, snapshot: Snapshot, digest: bytes) -> str:
         """Of what is kept about an image: its content and all that changes the numbers."""
@@ -187,14 +194,26 @@ def _images(snapshot: Snapshot, rows: Rows) -> Iterator[Floats]:
         yield np.stack(list(islice(slices, len(snapshot.pool.slices[row]))))
 
 
+def _each(
+    snapshot: Snapshot, rows: Rows, known: dict[int, Result], make: Callable[[Floats], Result]
+) -> list[Result]:
+    """`make` of each row's image; what is `known` from an earlier part of the batch is not made."""
+    missing = np.array([row for row in rows.tolist() if row not in known], dtype=np.int64)
+    for row, image in zip(missing.tolist(), _images(snapshot, missing), strict=True):
+        known[row] = make(image)
+    return [known[row] for row in rows.tolist()]
+
+
 def _digests(snapshot: Snapshot, rows: Rows) -> Digests:
     """16 bytes of the SHA-256 of what each row's image holds."""
-    found = []
-    for image in _images(snapshot, rows):
-        content = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
-        content.update(np.ascontiguousarray(image).data)
-        found.append(content.digest()[:16])
-    return np.array(found, dtype="S16")
+    known: dict[int, bytes] = made_once(snapshot, "digests of images", dict)
+    return np.array(_each(snapshot, rows, known, _digest), dtype="S16")
+
+
+def _digest(image: Floats) -> bytes:
+    content = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
+    content.update(np.ascontiguousarray(image).data)
+    return content.digest()[:16]
 
 
 def _entries(data: bytes) -> NDArray[np.void]:

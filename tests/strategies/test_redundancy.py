@@ -88,6 +88,27 @@ def test_a_new_label_costs_one_column(counted):
     assert counted() - spent == len(later.candidates)
 
 
+def test_a_wrapper_that_asks_again_reads_no_image_twice():
+    toy = toy_snapshot()
+    read = []
+
+    class Watched(type(toy)):
+        def images(self, rows):
+            read.extend(rows.tolist())
+            return super().images(rows)
+
+    narrowed = Narrowed.of(Watched(**vars(toy)))
+    lazy = Redundancy(SMALL)
+    lazy.to_labelled(narrowed, narrowed.candidates)
+    everyone = len(toy.candidates) + len(toy.labelled)
+    assert len(read) == 2 * everyone  # to know them, and to quantise them
+    later = narrowed.to(narrowed.candidates[1:], taken=narrowed.candidates[:1])
+    found = lazy.to_labelled(later, later.candidates)
+    assert len(read) == 2 * everyone
+    expected = directly(toy, later.candidates, later.labelled).mean(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 def test_every_setting_and_every_pixel_has_an_entry_of_its_own(counted):
     toy = toy_snapshot()
     cache = {}
