@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from alnb.errors import ColdStart
-from alnb.losses.log_dice import Likelihood, MinusLog
 from alnb.models.augment import Augment
 from alnb.models.committee import DeepEnsemble
 from alnb.models.course import Course
 from alnb.models.dropout import dropping
 from alnb.models.fit import Recipe, fit
-from alnb.models.learners import SingleNet
+from alnb.models.learners import Loss, SingleNet
 from alnb.models.svgd import Forces, Stein, svgd_descent, svgd_direction
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step, TrainSet, Unit
@@ -108,7 +108,7 @@ class SVGDCommittee:
 
     members: int = 5
     base: SingleNet = field(default_factory=from_scratch)
-    likelihood: Likelihood | None = "neg_log_dice_loss"
+    likelihood: str | None = "neg_log_dice_loss"
     stein: Stein = field(default_factory=Stein)
     kernel: Over = "global"
     control: Literal["ensemble"] | None = None
@@ -129,7 +129,7 @@ class SVGDCommittee:
         if self.control not in (None, "ensemble"):
             raise ValueError(f"control is {self.control!r}; it can be None or 'ensemble'.")
         if self.likelihood is not None:
-            MinusLog(self.likelihood)  # refuses what it does not know
+            _minus_log(self.likelihood)  # refuses what it does not know
 
     @property
     def unit(self) -> Unit:
@@ -208,7 +208,7 @@ class SVGDCommittee:
 
     def _net(self) -> SingleNet:
         """`base`, unfitted, with the loss that the likelihood says."""
-        loss = self.base.loss if self.likelihood is None else MinusLog(self.likelihood)
+        loss = self.base.loss if self.likelihood is None else _minus_log(self.likelihood)
         return replace(self.base, loss=loss)
 
     def _copies(self) -> list[SingleNet]:
@@ -395,7 +395,7 @@ class Particles(nn.Module):
         at, pull = (None, None)
         if rule.kernel == "function_space":
             with torch.enable_grad():
-                given = [self._predicted(net) for net in self.nets]
+                given = [self._predicted(net).flatten() for net in self.nets]
             at, pull = torch.stack(given).detach(), self._puller(given)
         if rule.alone:
             would = -slope.matrix
@@ -403,13 +403,13 @@ class Particles(nn.Module):
         return svgd_descent(theta, slope.matrix, rule.stein, groups=groups, at=at, pull=pull)
 
     def _predicted(self, net: nn.Module) -> Tensor:
-        """(p,) probabilities on the probe, as a prediction makes them."""
+        """(P, C, S, S) probabilities on the probe, as a prediction makes them."""
         net.eval()
         try:
             logits: Tensor = net(self.rule.probe)
         finally:
             net.train()
-        return logits.float().softmax(1).flatten()
+        return logits.float().softmax(1)
 
     def _puller(self, given: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         def pull(rows: Tensor) -> Tensor:
@@ -424,11 +424,7 @@ class Particles(nn.Module):
 
     @torch.no_grad()
     def _disagreement(self) -> float:
-        labels = []
-        for net in self.nets:
-            net.eval()
-            labels.append(net(self.rule.probe).argmax(1))
-            net.train()
+        labels = [self._predicted(net).argmax(1) for net in self.nets]
         pairs = [float((a != b).float().mean()) for a, b in combinations(labels, 2)]
         return sum(pairs) / len(pairs) if pairs else 0.0
 
@@ -515,6 +511,12 @@ class _Rows:
         """The same other one each time."""
         self.spare = self.spare or self.empty()
         return self.spare
+
+
+def _minus_log(likelihood: str) -> Loss:
+    """The loss of that name; by reference, as networks stand beside losses, not on them."""
+    found: Loss = pkgutil.resolve_name("alnb.losses.log_dice:MinusLog")(likelihood)
+    return found
 
 
 def _spread(samples: Samples, count: int) -> Tensor:
