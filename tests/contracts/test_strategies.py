@@ -23,6 +23,7 @@ from alnb.strategies.cost import CostAware
 from alnb.strategies.foreground import ForegroundRandom
 from alnb.strategies.kmeans_bald import KMeansBALD
 from alnb.strategies.max_cover import SuggestiveAnnotation
+from alnb.strategies.nath import EntropyMinusMI
 from alnb.strategies.own import Own
 from alnb.strategies.power import PowerX, SoftmaxX, SoftrankX
 from alnb.strategies.probcover import ProbCover
@@ -76,6 +77,7 @@ DEFAULTS = [
     CALR(),
     CoreGCN(),
     VAAL(),
+    EntropyMinusMI(),
     Own(dimmest),
 ]
 OTHERS = [
