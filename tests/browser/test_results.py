@@ -47,7 +47,7 @@ def test_a_click_on_a_measured_volume_opens_its_worst_slice(notebook, tmp_path):
     notebook.open([f"FOLDER = {str(tmp_path / 'p')!r}", SETUP, SHOW])
     notebook.run_all(timeout=240)
     notebook.wait_for_view()
-    assert "after the first training" in notebook.text(".alnb-panel .annotation-text")
+    notebook.wait_text(".alnb-panel .annotation-text", "after the first training")
     notebook.kernel("report = session.fit()")
     count = int(notebook.kernel(SHOWN))
     notebook.page.wait_for_function(f"{POINTS} === {count}", timeout=120_000)
