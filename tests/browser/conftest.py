@@ -243,8 +243,14 @@ class Notebook:
         # A kernel that is ending writes its last status on a thread of its own while its main
         # thread closes the same socket; frames of two messages can mix, and JupyterLab then drops
         # that one message with this error. It says nothing of the page once its kernel is going.
-        if not (self.ended and str(error).startswith("Kernel message validation error")):
-            self.errors.append(str(error))
+        if self.ended and str(error).startswith("Kernel message validation error"):
+            return
+        # JupyterLab's loading screen now and then takes itself away twice, by a timer of its own
+        frames = (error.stack or "").splitlines()[1:]
+        own = len(frames) == 1 and "/static/lab/jlab_core." in frames[0]
+        if own and str(error).startswith("Failed to execute 'removeChild' on 'Node'"):
+            return
+        self.errors.append(str(error))
 
     def _only_the_server(self, route: Any) -> None:
         if route.request.url.startswith((self.lab.base, "data:", "blob:")):
