@@ -18,9 +18,10 @@ import math
 import numpy as np
 import torch
 
+from alnb.models.course import Course
 from alnb.models.fit import Recipe
 from alnb.models.hardware import fast_dtype
-from alnb.models.learners import Course, SingleNet
+from alnb.models.learners import SingleNet
 from alnb.models.members import Engine, seconds_per_step
 from alnb.records import TrainSet
 from alnb.rng import stream

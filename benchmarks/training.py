@@ -62,7 +62,7 @@ def number_format(fast: bool) -> Iterator[None]:
         return
     with (
         patch("alnb.models.fit.fast_dtype", lambda device: None),
-        patch("alnb.models.learners.fast_dtype", lambda device: None),
+        patch("alnb.models.network.fast_dtype", lambda device: None),
     ):
         yield
 
