@@ -47,11 +47,8 @@ def test_exported_maps_overlay_their_source_and_unlabelled_is_not_background(pro
     assert len(provenance["answers"]) == 5
 
 
-@pytest.mark.parametrize("axes", [(2, 1, 0), (0, 1, 2), (1, 2, 0)])
-def test_oblique_flipped_and_permuted_geometry_survives(axes, tmp_path):
-    from alnb.store.export import export_label_maps
-
-    rng = np.random.default_rng(0)
+def oblique(axes, rng):
+    """A source whose axes lie at an angle, one of them reversed: its shape and its affine."""
     native_shape = [0, 0, 0]
     for storage, axis in enumerate(axes):
         native_shape[axis] = (3, 5, 7)[storage]
@@ -59,6 +56,15 @@ def test_oblique_flipped_and_permuted_geometry_survives(axes, tmp_path):
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag([-1.5, 1.25, 8.0])
     affine[:3, 3] = [10, -20, 30]
+    return native_shape, affine
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (0, 1, 2), (1, 2, 0)])
+def test_oblique_flipped_and_permuted_geometry_survives(axes, tmp_path):
+    from alnb.store.export import export_label_maps
+
+    rng = np.random.default_rng(0)
+    native_shape, affine = oblique(axes, rng)
     source = rng.integers(0, 3, size=native_shape).astype(np.uint8)
     storage = source.transpose(axes)
     volume = Volume("p/ED", "p", "ED", storage.shape, lambda: storage, affine=affine, axes=axes)
@@ -142,13 +148,7 @@ def test_predictions_survive_oblique_flipped_and_permuted_geometry(axes, tmp_pat
     from alnb.store.export import Predicted, export_prediction
 
     rng = np.random.default_rng(1)
-    native_shape = [0, 0, 0]
-    for storage, axis in enumerate(axes):
-        native_shape[axis] = (3, 5, 7)[storage]
-    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    affine = np.eye(4)
-    affine[:3, :3] = turn @ np.diag([-1.5, 1.25, 8.0])
-    affine[:3, 3] = [10, -20, 30]
+    native_shape, affine = oblique(axes, rng)
     labels = rng.integers(0, 3, size=native_shape).astype(np.uint8)
     doubt = rng.random(native_shape).astype(np.float32)
     shape = labels.transpose(axes).shape
