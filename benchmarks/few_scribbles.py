@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alnb.models.averaging import Averaged
 
 from alnb.cli.images import split_of
 from alnb.data.acdc import acdc
 from alnb.data.cohort import Cohort, Split
 from alnb.data.volume import Volume
+from alnb.models.averaging import Averaged
 from alnb.models.checkpoint import from_bytes
 from alnb.models.learners import BOLD, FAST, SingleNet
 from alnb.models.metrics import volume_dice
