@@ -158,16 +158,20 @@ class Accepted:
     Attributes
     ----------
     blob : SHA-256 of an (H, W) uint8 label map.
-    checkpoint : the model that proposed it; None where it was made from the strokes alone.
+    checkpoint : the model that proposed it; None where it was made from the strokes alone, or
+        between two slices.
     strokes : corrections on top of the label map.
     beneath : the strokes that a live proposal was made from, already in the label map; taking the
         acceptance back brings them back.
+    between : the indices of the two labelled slices that it was interpolated from; empty for any
+        other proposal. Taking the acceptance back leaves the slice unanswered.
     """
 
     blob: str
     checkpoint: str | None
     strokes: tuple[Stroke, ...] = ()
     beneath: tuple[Stroke, ...] = ()
+    between: tuple[int, ...] = ()
 
 
 Content = Scribble | Mask | Accepted

@@ -35,6 +35,7 @@ from alnb.store.events import (
     Seen,
     SessionCreated,
     SliceOpened,
+    SliceReopened,
     SliceSkipped,
     SliceSubmitted,
     StrokeAdded,
@@ -72,9 +73,14 @@ class Draft:
         return self.base.beneath if isinstance(self.base, Accepted) else ()
 
     @property
+    def between(self) -> tuple[int, ...]:
+        """The slices that an accepted interpolation was made from."""
+        return self.base.between if isinstance(self.base, Accepted) else ()
+
+    @property
     def undoable(self) -> bool:
         """Whether there is a stroke to take back, or an acceptance."""
-        return bool(self.strokes or self.beneath)
+        return bool(self.strokes or self.beneath or self.between)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +256,14 @@ def _(event: StrokeUndone, state: SessionState, by: str) -> SessionState:
     if not draft.undoable:
         raise IllegalEvent(f"There is no stroke to undo on {event.slice_id}.")
     if not draft.strokes:
-        # the acceptance goes, and the strokes that the proposal was made from are there again
+        # the acceptance goes, and the strokes that the proposal was made from are there again;
+        # an interpolation was made from none, so nobody has said anything of the slice any more
+        if draft.between:
+            state = replace(
+                state,
+                annotations=_without(state.annotations, key),
+                seen=_without(state.seen, key),
+            )
         return _draft(state, key, replace(draft, base=None, strokes=draft.beneath))
     *rest, last = draft.strokes
     return _draft(state, key, replace(draft, strokes=tuple(rest), undone=(*draft.undone, last)))
@@ -300,6 +313,14 @@ def _(event: SliceSkipped, state: SessionState, by: str) -> SessionState:
         skipped=_with(state.skipped, key, event.reason),
         seconds=state.seconds + (event.seconds or 0.0),
     )
+
+
+@_after.register
+def _(event: SliceReopened, state: SessionState, by: str) -> SessionState:
+    key = (event.slice_id, by)
+    if key not in state.skipped:
+        raise IllegalEvent(f"{event.slice_id} was not passed over, so it cannot be opened again.")
+    return replace(state, skipped=_without(state.skipped, key))
 
 
 @_after.register

@@ -15,6 +15,7 @@ StrokeRedone       slice_id                                       and put there 
 SliceSubmitted     annotation, seen                               an answer was finished, and what
                                                                   became of the proposal shown
 SliceSkipped       slice_id, reason, seconds                      a slice was passed over
+SliceReopened      slice_id                                       and is to be answered after all
 FitStarted         fit, trigger, items, rng                       training began
 FitFinished        fit, checkpoint, report                        training ended, weights are kept
 FitFailed          fit, error                                     training died, in words
@@ -135,7 +136,8 @@ class Seen:
     Attributes
     ----------
     proposal : SHA-256 of its label map.
-    checkpoint : the model that made it or took part in it; None for strokes alone.
+    checkpoint : the model that made it or took part in it; None for strokes alone, or for one
+        that was interpolated.
     live : whether it was made from the strokes while they were drawn.
     became : "accepted" as first shown; "corrected": the answer rests on it, and the person drew or
         took back something since a proposal was first shown; "ignored": the answer is the person's
@@ -166,6 +168,13 @@ class SliceSkipped:
     slice_id: SliceId
     reason: str
     seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReopened:
+    """A slice that was passed over is to be answered after all."""
+
+    slice_id: SliceId
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +249,7 @@ Event = (
     | StrokeRedone
     | SliceSubmitted
     | SliceSkipped
+    | SliceReopened
     | FitStarted
     | FitFinished
     | FitFailed

@@ -36,10 +36,18 @@ def _003_live_proposals(db: sqlite3.Connection) -> None:
     """
 
 
+def _004_interpolation(db: sqlite3.Connection) -> None:
+    """The table stays; an accepted proposal may now name the two slices it was interpolated from.
+
+    A slice that was passed over may be opened again.
+    """
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _001_entries,
     _002_embeddings,
     _003_live_proposals,
+    _004_interpolation,
 )
 VERSION = len(MIGRATIONS)
 

@@ -1,6 +1,6 @@
 """Writes the frozen journal of one version and, beside it, the state that it stands for.
 
-``python -m tests.journals.make`` writes ``v3.db`` and ``v3.json``. A frozen journal is never
+``python -m tests.journals.make`` writes ``v4.db`` and ``v4.json``. A frozen journal is never
 written again: when the journal's version rises, add the next one, and keep this one readable.
 """
 
@@ -28,7 +28,7 @@ from alnb.store.journal import Journal
 from alnb.store.migrations import VERSION
 
 HERE = Path(__file__).parent
-A, B, C, D, E, F = (SliceId("patient001/ED", index) for index in range(6))
+A, B, C, D, E, F, G = (SliceId("patient001/ED", index) for index in range(7))
 
 
 def stroke(name: str, label: int = 1) -> Stroke:
@@ -92,6 +92,21 @@ EVENTS = (
         Annotation(F, Scribble((stroke("f1"),)), "me", 1.5),
         e.Seen("89" * 32, "ab" * 32, True, "ignored", 2),
     ),
+    e.SliceSkipped(C, "", 0.0),
+    e.SliceReopened(C),
+    e.SliceSubmitted(
+        Annotation(C, Accepted("01" * 32, None, between=(0, 3)), "me", 2.5),
+        e.Seen("01" * 32, None, False, "accepted"),
+    ),
+    e.SliceSubmitted(
+        Annotation(G, Accepted("02" * 32, None, (stroke("g1"),), between=(5, 9)), "me", 3.5),
+        e.Seen("02" * 32, None, False, "corrected", 1),
+    ),
+    e.SliceSubmitted(
+        Annotation(B, Accepted("03" * 32, None, between=(0, 3)), "me", 0.0),
+        e.Seen("03" * 32, None, False, "accepted"),
+    ),
+    e.StrokeUndone(B),
 )
 
 

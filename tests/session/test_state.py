@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alnb.errors import IllegalEvent
-from alnb.records import Annotation, FitReport, Metrics, Scribble, SliceId, Stroke
+from alnb.records import Accepted, Annotation, FitReport, Metrics, Scribble, SliceId, Stroke
 from alnb.session.state import SessionState, apply, replay
 from alnb.store.events import (
     Entry,
@@ -13,7 +13,9 @@ from alnb.store.events import (
     QueryAmended,
     RoundClosed,
     RoundOpened,
+    Seen,
     SessionCreated,
+    SliceReopened,
     SliceSkipped,
     SliceSubmitted,
     StrokeAdded,
@@ -151,6 +153,30 @@ def test_an_answer_cannot_be_skipped_but_a_skipped_slice_can_be_answered():
     state = after(SliceSkipped(A, "blurred", 1.0), answer)
     assert dict(state.skipped) == {}
     assert state.seconds == 5.0
+
+
+def test_undoing_an_accepted_interpolation_leaves_the_slice_unanswered():
+    taken = SliceSubmitted(
+        Annotation(A, Accepted("00", None, between=(2, 5)), "me", 2.0),
+        Seen("00", None, False, "accepted"),
+    )
+    drawn_on = after(taken, StrokeAdded(A, stroke("a")), StrokeUndone(A))
+    assert drawn_on.labelled == {A}, "the stroke goes first"
+    state = apply(drawn_on, Entry(9, "", "me", StrokeUndone(A)))
+    assert state.labelled == frozenset()
+    assert not state.seen
+    assert state.drafts[A, "me"].base is None
+    assert state.seconds == 2.0, "the time was spent all the same"
+    with pytest.raises(IllegalEvent, match="no stroke to undo"):
+        apply(state, Entry(10, "", "me", StrokeUndone(A)))
+
+
+def test_a_slice_that_was_passed_over_can_be_opened_again_by_who_passed_it():
+    state = after(SliceSkipped(A, "", 1.0))
+    reopened = apply(state, Entry(9, "", "me", SliceReopened(A)))
+    assert not reopened.skipped
+    with pytest.raises(IllegalEvent, match="not passed over"):
+        apply(state, Entry(9, "", "you", SliceReopened(A)))
 
 
 def test_replay_of_any_prefix_and_rest_equals_the_whole():
