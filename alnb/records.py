@@ -183,6 +183,11 @@ def pulls(content: Content) -> int:
     return len(beneath) + len(content.strokes)
 
 
+def interpolated_from(content: Content) -> tuple[int, ...]:
+    """The indices of the slices that an answer was interpolated from; empty for any other."""
+    return content.between if isinstance(content, Accepted) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """A finished answer for one slice.

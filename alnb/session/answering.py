@@ -1,11 +1,13 @@
-"""What a person does to a slice: look, draw, take back, answer, pass over."""
+"""What a person does to a slice, or to a volume: look, draw, take back, answer, pass over."""
 
 from __future__ import annotations
 
 import math
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -13,8 +15,19 @@ from numpy.typing import NDArray
 
 from alnb.data.raster import target
 from alnb.errors import BadInput, IllegalEvent, UnknownItem
-from alnb.records import IGNORE, Accepted, Annotation, LabelMap, Mask, Scribble, SliceId, Stroke
+from alnb.records import (
+    IGNORE,
+    Accepted,
+    Annotation,
+    LabelMap,
+    Mask,
+    Scribble,
+    SliceId,
+    Stroke,
+    VolumeId,
+)
 from alnb.session.door import Door
+from alnb.session.offers import Offer, Offers
 from alnb.session.state import Draft, Fit
 from alnb.store.events import (
     Became,
@@ -22,6 +35,7 @@ from alnb.store.events import (
     QueryAmended,
     Seen,
     SliceOpened,
+    SliceReopened,
     SliceSkipped,
     SliceSubmitted,
     StrokeAdded,
@@ -30,6 +44,9 @@ from alnb.store.events import (
 )
 
 Kind = Literal["scribble", "mask", "accepted"]
+FINISHED = "finished without it"
+"""Why the slices were passed over that were untouched when their volume was finished."""
+NO_TIMES: Mapping[SliceId, float] = MappingProxyType({})
 
 
 class Shown(Protocol):
@@ -50,6 +67,8 @@ class Shown(Protocol):
 
 class Answering(Door, ABC):
     """The acts of an annotator. Each is on disk when it returns, or raises and changed nothing."""
+
+    _offers: Offers | None = None
 
     def opened(self, slice_id: SliceId) -> tuple[LabelMap, str] | None:
         """Journal that a person saw this slice, and which proposal with it, once per model.
@@ -89,7 +108,8 @@ class Answering(Door, ABC):
         """Take the last stroke back; False if there is none.
 
         Where a live proposal was accepted and nothing is drawn on it, the acceptance is taken back
-        in its place: the strokes are there again, and the slice waits to be submitted again.
+        in its place: the strokes are there again, and the slice waits to be submitted again. An
+        interpolation that was accepted goes with its answer: the slice is open again.
         """
         with self._acting():
             event = StrokeUndone(slice_id)
@@ -123,16 +143,17 @@ class Answering(Door, ABC):
         kind: Kind = "scribble",
         seconds: float | None = None,
         *,
-        shown: Shown | None = None,
+        shown: Shown | Offer | None = None,
     ) -> None:
         """Finish a slice.
 
         kind : "scribble" keeps untouched pixels unlabelled, "mask" makes them background,
             "accepted" takes the proposal that was shown, corrected by the strokes.
         seconds : active time spent since the last answer for this slice; times add up.
-        shown : the live proposal that stood on the slice (`session.live.latest`); without one it
-            is the model's proposal that `opened` journalled, if there was one. It is what
-            "accepted" takes, and what is journalled as seen.
+        shown : the live proposal that stood on the slice (`session.live.latest`), or the one that
+            was interpolated (`interpolate`); without one it is the model's proposal that `opened`
+            journalled, if there was one. It is what "accepted" takes, and what is journalled as
+            seen. Strokes lie on top of what is accepted.
 
         IllegalEvent when there is nothing to submit.
         """
@@ -155,6 +176,87 @@ class Answering(Door, ABC):
         _check_seconds(seconds)
         self._commit(SliceSkipped(slice_id, reason, seconds))
 
+    # ------------------------------------------------------------------ whole volumes
+
+    def interpolate(self, where: str | VolumeId | SliceId) -> tuple[Offer, ...]:
+        """Label maps for the unanswered slices between answered ones; see `data.interpolate`.
+
+        where : a volume, or a slice, for the gap in which it lies. They are proposals: nothing
+        changes until one is accepted, by `submit` or `accept_between`. A slice that somebody
+        answered gets none, nor does one that this annotator passed over.
+        """
+        name = where if isinstance(where, str) else where.volume
+        self._known(where if isinstance(where, SliceId) else SliceId(name, 0))
+        with self._lock:
+            if self._offers is None:
+                self._offers = Offers(self)
+            offers = self._offers
+        return offers.around(where) if isinstance(where, SliceId) else offers.of_volume(name)
+
+    def accept_between(
+        self, offers: Iterable[Offer], seconds: Mapping[SliceId, float] = NO_TIMES
+    ) -> tuple[SliceId, ...]:
+        """Take interpolations over as answers, all or none; returns the slices answered.
+
+        Each slice gets an answer of its own, which `undo` takes back by itself, or `withdraw`
+        together with others. Left alone is where a person has said more meanwhile: a slice that
+        anybody answered or drew on, and one that was passed over. seconds : active time by slice.
+        """
+        with self._acting():
+            events: list[Event] = []
+            taken: dict[SliceId, Offer] = {o.slice_id: o for o in offers if self._untouched(o)}
+            for slice_id, offer in taken.items():
+                self._check_map(slice_id, offer.labels)
+                time = seconds.get(slice_id, 0.0)
+                _check_seconds(time)
+                content = self._between(offer, ())
+                answer = Annotation(slice_id, content, self.annotator, time)
+                seen = Seen(content.blob, None, False, "accepted")
+                events += [*self._joining(slice_id), SliceSubmitted(answer, seen)]
+            self._commit(*events)
+            return tuple(taken)
+
+    def withdraw(self, slices: Iterable[SliceId]) -> tuple[SliceId, ...]:
+        """Take back, all or none, the accepted interpolations among `slices` as they came.
+
+        Those that were drawn on stay. Returns the slices that are open again.
+        """
+        with self._acting():
+            gone = tuple(s for s in dict.fromkeys(slices) if self.interpolated(s))
+            self._commit(*(StrokeUndone(slice_id) for slice_id in gone))
+            return gone
+
+    def interpolated(self, slice_id: SliceId) -> bool:
+        """Whether this slice's answer is an interpolation as it was offered."""
+        draft = self.draft(slice_id)
+        return bool(draft.between) and not draft.strokes and self.status(slice_id) == "submitted"
+
+    def reopen(self, volume: str) -> int:
+        """Give back the slices that were passed over when their volume was finished.
+
+        Returns how many those are; slices that were passed over one by one stay so.
+        """
+        self._known(SliceId(volume, 0))
+        with self._acting():
+            back = [
+                slice_id
+                for (slice_id, by), reason in self.state.skipped.items()
+                if slice_id.volume == volume and by == self.annotator and reason == FINISHED
+            ]
+            self._commit(*(SliceReopened(slice_id) for slice_id in sorted(back)))
+            return len(back)
+
+    def _untouched(self, offer: Offer) -> bool:
+        here, state = offer.slice_id, self.state
+        drawn = any(draft.strokes for (s, _), draft in state.drafts.items() if s == here)
+        return self.status(here) == "open" and here not in state.labelled and not drawn
+
+    def _between(self, offer: Offer, strokes: tuple[Stroke, ...]) -> Accepted:
+        blob = self.blobs.put_array(offer.labels)
+        return Accepted(blob, None, strokes, between=offer.between)
+
+    # ------------------------------------------------------------------ whole answers
+
     def annotate(
         self, annotation: Annotation, maps: dict[str, NDArray[np.uint8]] | None = None
     ) -> None:
@@ -176,7 +278,7 @@ class Answering(Door, ABC):
             self._commit(*self._joining(annotation.slice_id), SliceSubmitted(annotation))
 
     def _content(
-        self, slice_id: SliceId, kind: Kind, draft: Draft, live: Shown | None
+        self, slice_id: SliceId, kind: Kind, draft: Draft, live: Shown | Offer | None
     ) -> Scribble | Mask | Accepted:
         if kind not in get_args(Kind):
             raise BadInput(f"{kind!r} is no kind of answer; it can be {', '.join(get_args(Kind))}.")
@@ -195,7 +297,14 @@ class Answering(Door, ABC):
             return Scribble(draft.strokes)
         return replace(draft.base, strokes=draft.strokes)
 
-    def _accepted(self, slice_id: SliceId, draft: Draft, live: Shown | None) -> Accepted:
+    def _accepted(self, slice_id: SliceId, draft: Draft, live: Shown | Offer | None) -> Accepted:
+        if isinstance(live, Offer):
+            if slice_id in self.state.labelled:
+                raise IllegalEvent(
+                    f"{slice_id} was answered meanwhile, so nothing is interpolated there. Look at "
+                    "the answer, and draw on it where it is wrong."
+                )
+            return self._between(live, draft.strokes)
         if live is None:
             if draft.proposal is None or draft.checkpoint is None:
                 raise IllegalEvent(
@@ -214,11 +323,13 @@ class Answering(Door, ABC):
         return Accepted(self.blobs.put_array(whole), live.checkpoint, beneath=draft.strokes)
 
     def _seen(
-        self, draft: Draft, content: Scribble | Mask | Accepted, live: Shown | None
+        self, draft: Draft, content: Scribble | Mask | Accepted, live: Shown | Offer | None
     ) -> Seen | None:
         """The proposal that was shown, and what the answer makes of it."""
         taken = content if isinstance(content, Accepted) else draft.base
-        if live is not None:
+        if isinstance(live, Offer):
+            blob, checkpoint, changes = self.blobs.put_array(live.labels), None, len(draft.strokes)
+        elif live is not None:
             blob, checkpoint = self.blobs.put_array(live.labels), live.checkpoint
             changes = live.changes + (live.strokes != draft.strokes)
         elif isinstance(taken, Accepted):
@@ -230,7 +341,8 @@ class Answering(Door, ABC):
             return None
         rests = isinstance(taken, Accepted)
         became: Became = "ignored" if not rests else "corrected" if changes else "accepted"
-        return Seen(blob, checkpoint, live is not None or bool(draft.beneath), became, changes)
+        grown = live is not None and not isinstance(live, Offer)
+        return Seen(blob, checkpoint, grown or bool(draft.beneath), became, changes)
 
     def _joining(self, slice_id: SliceId) -> list[Event]:
         """A slice answered by choice joins the query, so that counts and rounds stay true."""

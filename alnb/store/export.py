@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from alnb._version import __version__
 from alnb.errors import BadInput
-from alnb.records import IGNORE, LabelMap, Metrics, pulls
+from alnb.records import IGNORE, LabelMap, Metrics, interpolated_from, pulls
 from alnb.store.blobs import atomic_write
 
 if TYPE_CHECKING:
@@ -265,6 +265,7 @@ def rounds_of(state: Any) -> dict[str, Any]:
                 "strokes": pulls(answer.content),
                 "annotator": answer.annotator,
                 "seconds": answer.seconds,
+                "interpolated_from": list(interpolated_from(answer.content)),
                 "proposal": _plain(state.seen.get(key)),
             }
             for key, answer in state.annotations.items()
