@@ -1,9 +1,10 @@
 """Losses for scribbles: only drawn pixels speak; IGNORE pixels get exactly zero gradient.
 
-Every function takes logits (B, C, H, W) and an integer target (B, H, W) in 0..C-1 or IGNORE, and
-returns a scalar. All arithmetic is float32, whatever the logits are, because a sum over a slice's
-pixels overflows the 8 bits of a bfloat16 mantissa. Where nothing was drawn the loss is a connected
-0, so that ``backward`` gives zeros and not NaN.
+Every function takes logits (B, C, H, W) and an integer target (B, H, W) in 0..C-1 or IGNORE, or as
+well those of volumes, (B, C, Z, H, W) and (B, Z, H, W), and returns a scalar. All arithmetic is
+float32, whatever the logits are, because a sum over a slice's pixels overflows the 8 bits of a
+bfloat16 mantissa. Where nothing was drawn the loss is a connected 0, so that ``backward`` gives
+zeros and not NaN.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def partial_dice(logits: Tensor, target: Tensor) -> Tensor:
     # where, not a product: a logit that is no number must not leak out as 0 · NaN
     p = torch.where(drawn, _heard(logits, drawn).softmax(1), 0.0)
     g = torch.zeros_like(p).scatter_(1, label, drawn.to(p.dtype))
-    overlap, size = (p * g).sum((0, 2, 3)), (p.square() + g).sum((0, 2, 3))
+    pixels = (0, *range(2, p.dim()))
+    overlap, size = (p * g).sum(pixels), (p.square() + g).sum(pixels)
     return 1 - ((2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What happens to each of the B images of one batch.
+    """What happens to each of the B images of one batch, slices or (with one axis more) volumes.
 
     Attributes
     ----------
     theta : (B, 2, 3) affine from output to input coordinates, in -1..1 across the image.
-    warp : (B, 2, G, G) smooth displacement on a coarse grid, in the same units, or None.
+    warp : (B, 2, G, G) smooth displacement on a coarse grid, in the same units, or None; of slices
+        alone.
     gamma, gain, shift : (B, 1, 1, 1) intensities become ``gain * x ** gamma + shift``.
     noise : (B, 1, H, W), added last.
     """
@@ -119,7 +120,7 @@ class Windows:
 def apply(
     images: Tensor, target: Tensor, change: Change, windows: Windows | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, 1, H, W) in 0..1 and target (B, H, W) uint8, both changed alike.
+    """Images (B, 1, H, W) in 0..1 and target (B, H, W) uint8, or volumes, both changed alike.
 
     Images are interpolated linearly and continued by their edge; labels move by nearest neighbour
     and are IGNORE where they come from outside. Neither argument is changed.

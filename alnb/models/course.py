@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from alnb.models.dropout import Fresh, dropping
-from alnb.models.fit import fit
+from alnb.models.fit import Recipe, fit
 from alnb.models.network import Model
-from alnb.models.samples import Samples
+from alnb.models.volume_network import VolumeModel
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step
 
 if TYPE_CHECKING:
     from torch import Generator
 
-    from alnb.models.learners import SingleNet
+    from alnb.records import Rows
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (B, C, *S), target (B, *S), whole (B,) bool) -> scalar."""
+
+
+class Device(Protocol):
+    """What samples of slices and of volumes have in common about where they are."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+class Source(Protocol):
+    """A training set as a network draws it: `alnb.models.samples`, `alnb.models.volume_samples`."""
+
+    @property
+    def kind(self) -> Device: ...
+    @property
+    def rows(self) -> Rows: ...
+    def first(self, batch: int) -> tuple[Tensor, Tensor, Tensor]: ...
+    def probe(self, count: int) -> Tensor: ...
+    def draw(
+        self, batch: int, augment: Any, rng: np.random.Generator, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+class Pupil(Protocol):
+    """The learner of a course."""
+
+    augment: Any
+    recipe: Recipe
+
+    def _loss(self) -> Loss: ...
+    def _publish(self, model: Any, report: FitReport, *, warm: bool) -> FitReport: ...
 
 
 @dataclass(eq=False)
 class Course:
-    """Made by `SingleNet.course`. `done` of `total` steps are taken; `over` when no other will be.
+    """Made by `SingleNet.course` and its like.
+
+    `done` of `total` steps are taken; `over` when no other will be.
 
     The steps of `scout`, the course of the network that finds the window, come first.
     """
 
-    learner: SingleNet
-    model: Model
+    learner: Pupil
+    model: Model | VolumeModel
     warm: bool
-    samples: Samples
+    samples: Source
     rng: np.random.Generator
     generator: Generator
     drops: Fresh | None
@@ -93,6 +131,8 @@ class Course:
         else:
             # one that diverged later on has the weights from before that, which do
             self.done = scout.total
+            assert isinstance(self.model, Model), "volumes have no scout"
+            assert isinstance(scout.model, Model), "a scout sees slices"
             self.model = replace(self.model, scout=scout.model)
             self.report = replace(self.report, notes=notes)
 
@@ -134,3 +174,26 @@ class Course:
 
     def _keep(self, state: dict[str, Tensor]) -> None:
         self._state = {name: value.clone() for name, value in state.items()}
+
+
+def found_loss(loss: str | Loss) -> Loss:
+    """`loss`, or what "package.module:function" names."""
+    found: Loss = pkgutil.resolve_name(loss) if isinstance(loss, str) else loss
+    return found
+
+
+def outcome(name: str, report: FitReport, *, warm: bool, before: bool) -> tuple[bool, FitReport]:
+    """Whether what a fit learnt is to be published, and what to report of it.
+
+    It is if the fit ran to its end, continued an earlier model (`warm`), or there is none `before`
+    it. FloatingPointError if it diverged before its first step. `name` is that of what was learnt.
+    """
+    if report.steps and (warm or not before or not report.stopped):
+        return True, report
+    if not report.steps and not report.stopped:
+        raise FloatingPointError(
+            f"{' '.join(report.notes)} Nothing was learnt. Check the images and the loss."
+        )
+    kept = f"the {name} before it is kept" if before else f"there is no {name} yet"
+    note = f"Stopped after {report.steps} steps: {kept}."
+    return False, replace(report, notes=(*report.notes, note))

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alnb.models.hardware import fast_dtype, threads
+from alnb.models.hardware import fast_dtype, laid_out, threads
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step
 
@@ -97,7 +97,7 @@ class _Run:
         steps: int,
         recipe: Recipe,
     ) -> None:
-        self.net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.net = laid_out(net).train()
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.kept = copy.deepcopy(net).eval()
         if not recipe.average:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = 2**16
+_ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def best_device() -> torch.device:
@@ -31,6 +32,17 @@ def fast_dtype(device: torch.device) -> torch.dtype | None:
     abilities: Mapping[str, object] = probe() if probe else {}
     native = abilities.get("amx_bf16") or abilities.get("avx512_bf16") or abilities.get("sve_bf16")
     return torch.bfloat16 if native else None
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """(B, C, *S) in the memory order that convolutions of its dimension want."""
+    return images.contiguous(memory_format=_ORDERS[images.dim()])
+
+
+def laid_out(net: nn.Module) -> nn.Module:
+    """`net` itself, its weights in the memory order that goes with `channels_last`."""
+    solid = any(isinstance(module, nn.Conv3d) for module in net.modules())
+    return net.to(memory_format=_ORDERS[4 + solid])  # type: ignore[call-overload,no-any-return]
 
 
 def blocks(values: Tensor) -> Iterator[slice]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 from alnb.errors import BadInput, ColdStart
 from alnb.models.augment import Augment
-from alnb.models.course import Course
+from alnb.models.course import Course, Loss, found_loss, outcome
 from alnb.models.dropout import Fresh
 from alnb.models.fit import Recipe
-from alnb.models.hardware import best_device
+from alnb.models.hardware import best_device, laid_out
 from alnb.models.network import Model, Network, features, gradients, log_probs, probs
 from alnb.models.prior import NEARER
 from alnb.models.samples import Kind, Samples
@@ -26,9 +25,6 @@ from alnb.models.window import Window
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step, TrainSet
 from alnb.rng import torch_generator
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits (B, C, H, W), target (B, H, W), whole (B,) bool) -> scalar."""
 
 BOLD = Augment(rotate=45.0, scale=1.4, warp=0.02, gamma=2.0, noise=0.1)
 """Strong changes: a few slices are soon known by heart."""
@@ -137,9 +133,10 @@ class SingleNet:
             shape = self.channels, self.residual_units
             model = Model(net, train.classes, size, *shape, window=window)
         kind = Kind(size, device, self.far_background, self.near_background, window)
+        mine = like.samples if like is not None else None
         samples = (
-            like.samples.again()
-            if like is not None and like.samples.kind == kind
+            mine.again()
+            if isinstance(mine, Samples) and mine.kind == kind
             else Samples.prepare(train, kind)
         )
         scout = None
@@ -223,7 +220,7 @@ class SingleNet:
             net.load_state_dict(_part(state, "net."))
         except RuntimeError as error:
             raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
-        net = net.to(self._device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = laid_out(net.to(self._device()))
         window, scout = None, None
         if "window" in state:
             side, row, col = state["window"].tolist()
@@ -239,8 +236,7 @@ class SingleNet:
         return torch.device(self.device) if self.device else best_device()
 
     def _loss(self) -> Loss:
-        found: Loss = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
-        return found
+        return found_loss(self.loss)
 
     def _before(self, train: TrainSet) -> Model | None:
         """The published model if a fit would go on from it."""
@@ -288,16 +284,10 @@ class SingleNet:
         )
 
     def _publish(self, model: Model, report: FitReport, *, warm: bool) -> FitReport:
-        if report.steps and (warm or self._model is None or not report.stopped):
+        kept, report = outcome("model", report, warm=warm, before=self._model is not None)
+        if kept:
             self._model = model
-            return report
-        if not report.steps and not report.stopped:
-            raise FloatingPointError(
-                f"{' '.join(report.notes)} Nothing was learnt. Check the images and the loss."
-            )
-        kept = "the model before it is kept" if self._model else "there is no model yet"
-        note = f"Stopped after {report.steps} steps: {kept}."
-        return replace(report, notes=(*report.notes, note))
+        return report
 
     def _published(self) -> Model:
         if self._model is None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from alnb.errors import BadInput
 from alnb.models.fit import Recipe, fit
+from alnb.models.hardware import laid_out
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step
 
@@ -214,7 +215,7 @@ def fit_together(
     report = replace(report, loss=report.loss / members)
     for course, state in zip(courses, joint.states(), strict=True):
         course.model.net.load_state_dict(state)
-        course.model.net.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        laid_out(course.model.net).eval()
         course.done, course.over = before + report.steps, True
         course.report = replace(report, notes=(*course.report.notes, *report.notes))
     return report

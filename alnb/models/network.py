@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from torch.nn import functional
 from alnb.models.dropout import Fixed, dropping
 from alnb.models.frame import Frame, rescale
 from alnb.models.gradients import last_layer_gradients
-from alnb.models.hardware import blocks, fast_dtype
-from alnb.models.unet import bottleneck
+from alnb.models.hardware import blocks, channels_last, fast_dtype
+from alnb.models.unet import CONVOLUTIONS, bottleneck
 from alnb.models.window import Window
 
 
@@ -47,15 +48,7 @@ class Model:
         On a CPU that multiplies bfloat16 the convolutions' weights are converted once, instead of
         by autocast in every call: the same numbers, an eighth faster on batches of 16 at 128².
         """
-        device = next(self.net.parameters()).device
-        dtype = fast_dtype(device)
-        if device.type != "cpu" or dtype is None:
-            return self.net, None
-        net = copy.deepcopy(self.net)
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.to(dtype)
-        return net, dtype
+        return ready_to_predict(self.net)
 
     @property
     def reach(self) -> int:
@@ -72,9 +65,39 @@ class Model:
         return (self.classes, self.size, self.residual_units, *self.channels)
 
 
+class Ready(Protocol):
+    """A published network, of slices or of volumes."""
+
+    @property
+    def ready(self) -> tuple[nn.Module, torch.dtype | None]:
+        """The network to predict with, and what its input must be."""
+        ...
+
+
+class Member(Protocol):
+    """One member of a committee, a function of the image alone."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Members of one kind are `given` the same."""
+        ...
+
+    def given(self, batch: Tensor) -> tuple[Any, Tensor]:
+        """A batch as the network takes it, and what leads back from there."""
+        ...
+
+    def probs(self, back: Any, given: Tensor) -> Tensor:
+        """(B, C, *S) float32, at the images' own size."""
+        ...
+
+    def log_probs(self, back: Any, given: Tensor, *, coarse: bool) -> Tensor:
+        """The logarithms of `probs`; if `coarse`, on the network's grid instead."""
+        ...
+
+
 @dataclass(frozen=True)
 class Network:
-    """One member of a committee, a function of the image alone; thinned if `drops` is given."""
+    """A `Member` that sees slices; thinned if `drops` is given."""
 
     model: Model
     drops: Fixed | None = None
@@ -84,19 +107,24 @@ class Network:
         """Networks of one kind get a slice in the same frame, on the same device."""
         return self.model.reach, self.model.device
 
-    @torch.no_grad()
-    def probs(self, frame: Frame, framed: Tensor) -> Tensor:
-        """(B, 1, S, S) that `frame` made -> (B, C, H, W) float32, at the slices' own size."""
-        return frame.logits(_plain(self._logits(framed))).softmax(1)
+    def given(self, batch: Tensor) -> tuple[Frame, Tensor]:
+        """(B, 1, H, W) -> their frame, and (B, 1, S, S) in it."""
+        frame = Frame(int(batch.shape[2]), int(batch.shape[3]), self.model.reach)
+        return frame, frame.images(batch.to(self.model.device))
 
     @torch.no_grad()
-    def log_probs(self, frame: Frame, framed: Tensor, *, coarse: bool) -> Tensor:
+    def probs(self, back: Frame, given: Tensor) -> Tensor:
+        """(B, 1, S, S) that `back` made -> (B, C, H, W) float32, at the slices' own size."""
+        return back.logits(plain(self._logits(given))).softmax(1)
+
+    @torch.no_grad()
+    def log_probs(self, back: Frame, given: Tensor, *, coarse: bool) -> Tensor:
         """The logarithms of `probs`; if `coarse`, on the network's grid instead."""
-        logits = self._logits(framed)
+        frame, logits = back, self._logits(given)
         height, width = frame.inner if coarse else (frame.height, frame.width)
         logs = torch.empty((*logits.shape[:2], height, width), device=logits.device)
         for some in blocks(logs):
-            part = _plain(logits[some])
+            part = plain(logits[some])
             part = frame.inside(part) if coarse else frame.logits(part)
             torch.log_softmax(part, 1, out=logs[some])
         return logs
@@ -111,11 +139,11 @@ class Network:
             return window.paste(forward(self.model, seen), corners)
 
 
-def forward(model: Model, images: Tensor) -> Tensor:
-    """(B, 1, S, S) in 0..1 -> logits (B, C, S, S), in the fastest number format of the device."""
+def forward(model: Ready, images: Tensor) -> Tensor:
+    """(B, 1, *S) in 0..1 -> logits (B, C, *S), in the fastest number format of the device."""
     net, dtype = model.ready
-    images = images.contiguous(memory_format=torch.channels_last)
-    with _fast(images.device) if dtype is None else nullcontext():
+    images = channels_last(images)
+    with fast(images.device) if dtype is None else nullcontext():
         logits: Tensor = net(images if dtype is None else images.to(dtype))
     return logits
 
@@ -129,42 +157,40 @@ def locate(model: Model, framed: Tensor) -> Tensor:
     return model.window.corners(1 - background)
 
 
-def _plain(logits: Tensor) -> Tensor:
+def plain(logits: Tensor) -> Tensor:
     """In float32, channels first; otherwise resampling and softmax take far longer on a CPU."""
     return torch.empty(logits.shape, device=logits.device).copy_(logits)
 
 
-def probs(networks: Sequence[Network], images: Iterable[Tensor]) -> Iterator[Tensor]:
-    """(B, 1, H, W) -> (M, B, C, H, W) float32, summing to 1 over C, on the images' device."""
+def probs(networks: Sequence[Member], images: Iterable[Tensor]) -> Iterator[Tensor]:
+    """(B, 1, *S) -> (M, B, C, *S) float32, summing to 1 over C, on the images' device."""
     for batch in images:
-        members = [network.probs(*given) for network, given in _framed(networks, batch)]
+        members = [network.probs(*given) for network, given in _given(networks, batch)]
         yield torch.stack([member.to(batch.device) for member in members])
 
 
 def log_probs(
-    networks: Sequence[Network], images: Iterable[Tensor], *, coarse: bool = False
+    networks: Sequence[Member], images: Iterable[Tensor], *, coarse: bool = False
 ) -> Iterator[Iterator[Tensor]]:
-    """Per batch, each network's (B, C, H, W) log-probabilities, on the networks' device.
+    """Per batch, each network's (B, C, *S) log-probabilities, on the networks' device.
 
-    If `coarse`, H and W are the slice's on the network's grid.
+    If `coarse`, S is the image's size on the network's grid.
     """
     return (
-        (network.log_probs(*given, coarse=coarse) for network, given in _framed(networks, batch))
+        (network.log_probs(*given, coarse=coarse) for network, given in _given(networks, batch))
         for batch in images
     )
 
 
-def _framed(
-    networks: Sequence[Network], batch: Tensor
-) -> Iterator[tuple[Network, tuple[Frame, Tensor]]]:
-    """Each network with its frame and the batch in it, made once for all of a kind."""
-    framed: dict[tuple[int, torch.device], tuple[Frame, Tensor]] = {}
+def _given(
+    networks: Sequence[Member], batch: Tensor
+) -> Iterator[tuple[Member, tuple[Any, Tensor]]]:
+    """Each network with the batch as it takes it, made once for all of a kind."""
+    made: dict[Hashable, tuple[Any, Tensor]] = {}
     for network in networks:
-        size, device = kind = network.kind
-        if kind not in framed:
-            frame = Frame(int(batch.shape[2]), int(batch.shape[3]), size)
-            framed[kind] = frame, frame.images(batch.to(device))
-        yield network, framed[kind]
+        if network.kind not in made:
+            made[network.kind] = network.given(batch)
+        yield network, made[network.kind]
 
 
 @torch.no_grad()
@@ -172,8 +198,8 @@ def features(model: Model, batch: Tensor) -> Tensor:
     """(B, 1, H, W) -> (B, D) float32: the mean of the deepest activation over what `net` sees."""
     frame = Frame(int(batch.shape[2]), int(batch.shape[3]), model.reach)
     seen, _ = _seen(model, frame.images(batch.to(model.device)))
-    with _fast(model.device):
-        deepest = bottleneck(model.net, seen.contiguous(memory_format=torch.channels_last))
+    with fast(model.device):
+        deepest = bottleneck(model.net, channels_last(seen))
     return deepest.float().mean((2, 3)).to(batch.device)
 
 
@@ -203,6 +229,20 @@ def _seen(model: Model, framed: Tensor) -> tuple[Tensor, Tensor | None]:
     return rescale(model.window.cut(framed, corners)), corners
 
 
-def _fast(device: torch.device) -> torch.autocast:
+def ready_to_predict(net: nn.Module) -> tuple[nn.Module, torch.dtype | None]:
+    """See `Model.ready`."""
+    device = next(net.parameters()).device
+    dtype = fast_dtype(device)
+    if device.type != "cpu" or dtype is None:
+        return net, None
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, CONVOLUTIONS):
+            module.to(dtype)
+    return net, dtype
+
+
+def fast(device: torch.device) -> torch.autocast:
+    """Autocast to `fast_dtype`, if the device has one."""
     dtype = fast_dtype(device)
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -21,6 +21,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """An endless shuffle: every pass names each of `rows` once, in a random order."""
+
+    rows: Rows
+    queue: list[int] = field(default_factory=list)
+
+    def next(self, count: int, rng: np.random.Generator) -> Tensor:
+        """The next `count` rows."""
+        while len(self.queue) < count:
+            self.queue.extend(rng.permutation(self.rows).tolist())
+        rows = torch.tensor(self.queue[:count])
+        del self.queue[:count]
+        return rows
+
+
+def drawn(train: TrainSet) -> list[int]:
+    """Items that have any label and count. ColdStart if there are none."""
+    found = [
+        row
+        for row, (target, weight) in enumerate(zip(train.targets, train.weight, strict=True))
+        if weight > 0 and (target != IGNORE).any()
+    ]
+    if not found:
+        raise ColdStart(f"None of the {len(train.targets)} training items has a label.")
+    return found
+
+
+def spread(rows: Rows, count: int) -> Rows:
+    """Up to `count` of `rows` from first to last; where weight 2 is the item twice, it is here."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    chosen: Rows = rows[places.round().astype(int)]
+    return chosen
+
+
+@dataclass(frozen=True)
 class Kind:
     """What decides how a training set is framed; fits of one kind can share the outcome.
 
@@ -53,7 +88,7 @@ class Samples:
     ----------
     images, targets : (N, 1, S, S) and (N, S, S), whole slices in their frame.
     whole : (N,) bool.
-    rows : names each item as often as it was chosen, so weight 2 is the item twice.
+    shuffle : of rows that name each item as often as it was chosen: weight 2 is the item twice.
     centres : (N, 2) of the windows, see `alnb.models.augment.Windows`; None without a window.
     """
 
@@ -61,23 +96,21 @@ class Samples:
     images: Tensor
     targets: Tensor
     whole: Tensor
-    rows: Rows
+    shuffle: Shuffle
     centres: Tensor | None = None
-    queue: list[int] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Rows:
+        """Those of `shuffle`."""
+        return self.shuffle.rows
 
     @classmethod
     def prepare(cls, train: TrainSet, kind: Kind) -> Self:
         """Frame the slices that have any label. ColdStart if none has."""
-        drawn = [
-            row
-            for row, (target, weight) in enumerate(zip(train.targets, train.weight, strict=True))
-            if weight > 0 and (target != IGNORE).any()
-        ]
-        if not drawn:
-            raise ColdStart(f"None of the {len(train.targets)} training slices has a label.")
+        rows = drawn(train)
         images, targets, whole = [], [], []
         side = kind.size if kind.window is None else kind.window.reach
-        for row in drawn:
+        for row in rows:
             image, target = train.images[row], train.targets[row]
             frame = Frame(target.shape[0], target.shape[1], side)
             known = bool((target != IGNORE).all())
@@ -87,23 +120,29 @@ class Samples:
             whole.append(known)
         centres = None
         if kind.window is not None:
-            centres = kind.window.centres(train.targets[row] for row in drawn).to(kind.device)
+            centres = kind.window.centres(train.targets[row] for row in rows).to(kind.device)
         return cls(
             kind,
             torch.stack(images).to(kind.device),
             torch.from_numpy(np.stack(targets)).to(kind.device),
             torch.tensor(whole),
-            np.repeat(np.arange(len(drawn)), train.weight[drawn]),
+            Shuffle(np.repeat(np.arange(len(rows)), train.weight[rows])),
             centres,
         )
 
     def again(self) -> Self:
         """The same samples with a shuffle of their own."""
-        return replace(self, queue=[])
+        return replace(self, shuffle=Shuffle(self.rows))
 
     def first(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """`batch` items as the network sees them, unchanged; no shuffle and no stream moves."""
-        rows = torch.arange(batch) % len(self.whole)
+        return self._seen(torch.arange(batch) % len(self.whole))
+
+    def probe(self, count: int) -> Tensor:
+        """Up to `count` items from first to last, as the network sees them."""
+        return self._seen(torch.from_numpy(spread(self.rows, count)))[0]
+
+    def _seen(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         index = rows.to(self.images.device)
         images, targets = self.images[index], self.targets[index]
         if self.kind.window is not None and self.centres is not None:
@@ -116,10 +155,7 @@ class Samples:
         self, batch: int, augment: Augment, rng: np.random.Generator, generator: Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The next items of an endless shuffle, augmented: images, targets and whole."""
-        while len(self.queue) < batch:
-            self.queue.extend(rng.permutation(self.rows).tolist())
-        rows = torch.tensor(self.queue[:batch])
-        del self.queue[:batch]
+        rows = self.shuffle.next(batch, rng)
         index = rows.to(self.images.device)
         images, targets = self.images[index], self.targets[index]
         window, size = self.kind.window, self.kind.size

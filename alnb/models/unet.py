@@ -1,4 +1,4 @@
-"""The default network: MONAI's 2D U-Net, built without touching torch's global random state."""
+"""The default network: MONAI's U-Net, built without touching torch's global random state."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHANNELS = (16, 32, 64, 128, 256)
 SLOPE = 0.1
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def unet(
@@ -25,14 +26,17 @@ def unet(
     channels: Sequence[int] = CHANNELS,
     residual_units: int = 2,
     dropout: Sequence[float] = (),
+    dims: Literal[2, 3] = 2,
+    strides: Sequence[int] = (),
 ) -> nn.Module:
-    """(B, 1, H, W) -> logits (B, classes, H, W); H and W multiples of ``2 ** (len(channels) - 1)``.
+    """(B, 1, *S) -> logits (B, classes, *S); each of the `dims` axes S a multiple of all strides.
 
     Batch norm: on 22 scribbled cardiac slices it gave .72 test Dice, instance norm .64 in the same
     time. `generator` (on the CPU) decides every initial weight.
 
     dropout : rate per level of the encoder, the finest first; a network with fewer levels takes
         the last rates. Active within `alnb.models.dropout.dropping` only; weights are the same.
+    strides : of the encoder's levels but the last; 2 each unless given.
     """
     if dropout and len(dropout) < len(channels):
         raise ValueError(
@@ -43,11 +47,11 @@ def unet(
     # on "meta" no weight is drawn yet, so the global generator stays where it is
     with torch.device("meta"):
         net: nn.Module = UNet(
-            spatial_dims=2,
+            spatial_dims=dims,
             in_channels=1,
             out_channels=classes,
             channels=tuple(channels),
-            strides=(2,) * (len(channels) - 1),
+            strides=tuple(strides) or (2,) * (len(channels) - 1),
             num_res_units=residual_units,
             norm="BATCH",
             # a fifth faster on a CPU than PReLU, the default, whose backward pass is slow
@@ -62,7 +66,7 @@ def unet(
 
 
 def bottleneck(net: nn.Module, images: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, D, h, w): the deepest activation of a network made by `unet`.
+    """(B, 1, *S) -> (B, D, *s): the deepest activation of a network made by `unet`.
 
     Walks the encoder instead of hooking it: a hook would also fire for another thread's forward
     pass through the same network.
@@ -98,13 +102,13 @@ def _replace(module: nn.Module, make: Callable[[], nn.Module]) -> None:
 
 def _initialise(module: nn.Module, generator: Generator) -> None:
     """He initialisation of convolutions, zero biases, neutral normalisation."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, CONVOLUTIONS):
         # a transposed weight is stored (in, out, …), so its inputs lie on the other axis
-        fan: Literal["fan_in", "fan_out"] = "fan_in" if isinstance(module, nn.Conv2d) else "fan_out"
+        fan: Literal["fan_in", "fan_out"] = "fan_out" if module.transposed else "fan_in"
         nn.init.kaiming_normal_(module.weight, a=SLOPE, mode=fan, generator=generator)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
         module.reset_parameters()
     elif next(module.parameters(recurse=False), None) is not None:
         name = type(module).__name__

@@ -487,7 +487,7 @@ def test_members_with_windows_share_what_was_framed_and_are_those_fitted_alone()
         courses.append(tiny().course(train, rng=rng(number), like=like))
     assert courses[1].samples.images is courses[0].samples.images
     assert courses[1].scout.samples.images is courses[0].scout.samples.images
-    assert courses[1].samples.queue is not courses[0].samples.queue
+    assert courses[1].samples.shuffle is not courses[0].samples.shuffle
     while not all(course.over for course in courses):
         for course in courses:
             course.advance(2)
