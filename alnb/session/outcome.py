@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from alnb.rng import stream
 from alnb.session.ledger import Ledger
 from alnb.session.statistics import aubc, run_std, twice_bootstrap_se
+from alnb.session.tables import aligned, csv_text, quoted, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,12 +111,7 @@ class Outcome:
         """Everything a reader needs, as text."""
         names = [*_HEAD, *self.classes[1:]]
         body = [_cells(point) for point in self.points()]
-        widths = [max(len(line[i]) for line in [names, *body]) for i in range(len(names))]
-        lines = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            for line in [names, *body]
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+        lines = aligned(names, body)
         areas = [f"{name}: {mean:.3f}{_plus(std)}" for name, mean, std in self.areas()]
         return "\n".join([self.title, *lines, *areas, *self._costs(), *self.notes])
 
@@ -145,7 +139,7 @@ class Outcome:
         """One line per budget."""
         names = [f.name for f in dataclasses.fields(Point) if f.name != "classes"]
         rows = [[*(getattr(p, name) for name in names), *p.classes] for p in self.points()]
-        return _csv([*names, *_quoted(self.classes[1:])], rows)
+        return csv_text([*names, *quoted(self.classes[1:])], rows)
 
     def runs_csv(self) -> str:
         """One line per seed, budget and network, with what the labels cost until then."""
@@ -160,7 +154,7 @@ class Outcome:
             for m in self.measured
             for number, dice in enumerate(m.dice)
         ]
-        return _csv([*head, *_quoted(self.classes[1:]), *spent], rows)
+        return csv_text([*head, *quoted(self.classes[1:]), *spent], rows)
 
 
 _HEAD = ["budget", "slices", "steps", "seeds", "Dice", "run std", "2 boot SE", "all nets", "std"]
@@ -196,30 +190,8 @@ def _percent(budget: str) -> Fraction:
 
 def _cells(p: Point) -> list[str]:
     bars = (p.mean, p.run_std, p.twice_se, p.networks_mean, p.networks_std, *p.classes)
-    numbers = ["–" if np.isnan(value) else f"{value:.3f}" for value in bars]
-    return [p.budget, str(p.slices), str(p.steps), str(p.seeds), *numbers]
+    return [p.budget, str(p.slices), str(p.steps), str(p.seeds), *map(shown, bars)]
 
 
 def _plus(std: float) -> str:
     return "" if np.isnan(std) else f" ± {std:.3f} (run std)"
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    """Names that a spreadsheet would run as formulas are quoted."""
-    return [f"'{name}" if name[:1] in "=+-@" else name for name in names]
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    for row in rows:
-        values = [_number(value) for value in row]
-        writer.writerow(values)
-    return buffer.getvalue()
-
-
-def _number(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return "" if np.isnan(value) else f"{value:.4f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from alnb.errors import BadInput
 from alnb.models.best_of import BestOf
 from alnb.models.checkpoint import from_bytes
 from alnb.models.infer import predict_volume
-from alnb.models.metrics import volume_dice
+from alnb.models.metrics import Empties, volume_dice
 from alnb.protocols import Learner
 from alnb.session import experiment
 from alnb.session.ledger import ledger
@@ -59,7 +59,7 @@ def run(
     runs = _Runs(preset, cohort, split_of(cohort, split), folder)
     plan = preset.counts(runs.pool)
     test = runs.held("test")
-    runs.declare()
+    declare(folder, facts(preset, cohort, runs.split))
     measured: list[Measured] = []
     for place, seed in enumerate(preset.seeds):
         done = place * len(plan)
@@ -102,14 +102,39 @@ def facts(preset: Preset, cohort: Cohort, split: Split) -> dict[str, str]:
     return settings | {"cohort": cohort.fingerprint(), "split": split.digest()}
 
 
-def dice_table(learner: Learner, volumes: tuple[Volume, ...], classes: int) -> NDArray[np.float64]:
-    """(V, C - 1): 3D Dice of every volume and foreground class; empty classes count as "paper"."""
+def declare(folder: Path, mine: Mapping[str, str]) -> None:
+    """Write what is run into its folder; BadInput if something else was run there."""
+    path = folder / "protocol.json"
+    if not path.exists():
+        make_folder(folder)
+        atomic_write(path, json.dumps(mine, indent=1).encode())
+        return
+    before = json.loads(path.read_text())
+    other = sorted(name for name in mine if before.get(name) != mine[name])
+    if other:
+        raise BadInput(
+            f"{folder.name} holds an experiment with another {other[0]}: "
+            f"{before.get(other[0])}, now {mine[other[0]]}. Choose another folder, or the "
+            "settings it was begun with. Nothing was changed."
+        )
+
+
+def measured_on(cohort: Cohort, patients: Collection[str]) -> tuple[Volume, ...]:
+    """The volumes of `patients` that have a reference."""
+    volumes = cohort.volumes.values()
+    return tuple(v for v in volumes if v.patient in patients and v.has_reference)
+
+
+def dice_table(
+    learner: Learner, volumes: Iterable[Volume], classes: int, empties: Empties = "paper"
+) -> NDArray[np.float64]:
+    """(V, C - 1): 3D Dice of every volume and foreground class."""
     rows = []
     for volume in volumes:
         reference = volume.reference()
         assert reference is not None, "only volumes with a reference are measured"
         predicted = predict_volume(learner, volume.image())
-        rows.append(volume_dice(predicted, reference, classes, "paper"))
+        rows.append(volume_dice(predicted, reference, classes, empties))
     return np.stack(rows)
 
 
@@ -155,32 +180,13 @@ class _Runs:
 
     def held(self, name: str) -> tuple[Volume, ...]:
         """The volumes of "val" or "test" that have a reference."""
-        patients = getattr(self.split, name)
-        volumes = self.cohort.volumes.values()
-        held = tuple(v for v in volumes if v.patient in patients and v.has_reference)
+        held = measured_on(self.cohort, getattr(self.split, name))
         if not held:
             raise BadInput(
                 f"The split holds no {name} volume with a reference mask; this protocol chooses "
                 "networks by validation and reports on a test set. Give patients to both."
             )
         return held
-
-    def declare(self) -> None:
-        """Write what is run into its folder; BadInput if something else was run there."""
-        mine = facts(self.preset, self.cohort, self.split)
-        path = self.folder / "protocol.json"
-        if not path.exists():
-            make_folder(self.folder)
-            atomic_write(path, json.dumps(mine, indent=1).encode())
-            return
-        before = json.loads(path.read_text())
-        other = sorted(name for name in mine if before.get(name) != mine[name])
-        if other:
-            raise BadInput(
-                f"{self.folder.name} holds an experiment with another {other[0]}: "
-                f"{before.get(other[0])}, now {mine[other[0]]}. Choose another folder, or the "
-                "settings it was begun with. Nothing was changed."
-            )
 
     def learner(self, seed: int) -> BestOf:
         validate = Validation(self.held("val"), len(self.cohort.classes))

@@ -3,9 +3,15 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp
 
-from alnb.session.statistics import aubc, run_std, twice_bootstrap_se
+from alnb.session.statistics import (
+    aubc,
+    labels_to_reach,
+    paired,
+    run_std,
+    twice_bootstrap_se,
+)
 
 
 def test_run_std_is_the_sample_deviation_over_runs():
@@ -54,3 +60,39 @@ def test_aubc_depends_on_the_axis_and_is_a_weighted_mean():
 def test_a_curve_without_length_has_no_area(x, y):
     with pytest.raises(ValueError, match="rise"):
         aubc(x, y)
+
+
+def test_labels_to_reach_a_target_are_linear_between_rounds():
+    assert labels_to_reach([10, 20, 40], [0.5, 0.7, 0.9], 0.8) == pytest.approx(30)
+    assert labels_to_reach([10, 20, 40], [0.5, 0.7, 0.9], 0.7) == pytest.approx(20)
+    assert labels_to_reach([10, 20, 40], [0.5, 0.7, 0.9], 0.4) == 10
+    assert math.isnan(labels_to_reach([10, 20, 40], [0.5, 0.7, 0.9], 0.91))
+
+
+def test_a_target_that_was_lost_again_counts_where_it_was_first_reached():
+    assert labels_to_reach([1, 2, 3, 4], [0.1, 0.9, 0.2, 0.9], 0.5) == pytest.approx(1.5)
+    assert labels_to_reach([1, 1, 1], [0.1, 0.4, 0.9], 0.5) == 1
+
+
+def test_a_curve_whose_labels_fall_is_refused():
+    with pytest.raises(ValueError, match="never fall"):
+        labels_to_reach([2, 1], [0.1, 0.2], 0.1)
+    with pytest.raises(ValueError, match="as many of one"):
+        labels_to_reach([1, 2], [0.1], 0.1)
+
+
+def test_paired_differences_join_on_the_seed_and_agree_with_scipys_interval():
+    ours = {3: 0.7, 1: 0.8, 2: 0.75, 9: 0.1}
+    theirs = {1: 0.7, 2: 0.74, 3: 0.72, 4: 0.9}
+    found = paired(ours, theirs)
+    differences = [0.1, 0.01, -0.02]
+    interval = ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert found.seeds == 3
+    assert found.mean == pytest.approx(np.mean(differences))
+    assert found.mean - found.half == pytest.approx(interval.low)
+    assert found.mean + found.half == pytest.approx(interval.high)
+    assert found.won == 2
+    single = paired({1: 0.5}, {1: 0.4})
+    assert math.isnan(single.half)
+    with pytest.raises(ValueError, match="no seed"):
+        paired({1: 0.5}, {2: 0.4})

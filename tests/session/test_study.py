@@ -1,0 +1,128 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from alnb.session.statistics import aubc
+from alnb.session.study import Study, Trained, common_areas
+
+CLASSES = ("background", "a", "b")
+
+
+def curve(arm, seed, dice, unique=None, start=2, pool=10):
+    """Trainings whose two volumes and two classes have about `dice`, one more label each time."""
+    spread = np.array([[0.02, -0.04], [0.0, 0.02]])
+    labels = unique or range(start, start + len(dice))
+    return [
+        Trained(arm, seed, number, start + number, labels[number], start, pool, spread + value)
+        for number, value in enumerate(dice)
+    ]
+
+
+@pytest.fixture
+def study():
+    """Full Dice .8 on average, so that 90, 95 and 99 % are .72, .76 and .792."""
+    trained = [
+        *curve("svgd_mi", 0, [0.5, 0.7, 0.78, 0.8]),
+        *curve("svgd_mi", 1, [0.6, 0.72, 0.72, 0.8], unique=[2, 3, 3, 4]),
+        *curve("foreground_random", 0, [0.5, 0.6, 0.7, 0.74]),
+        *curve("foreground_random", 1, [0.6, 0.68, 0.72, 0.76]),
+        *curve("full", 0, [0.78], unique=[10]),
+        *curve("full", 1, [0.82], unique=[10]),
+    ]
+    return Study("title", ("note",), CLASSES, tuple(trained))
+
+
+def test_a_point_is_the_mean_over_seeds_with_two_error_bars_and_two_denominators(study):
+    point = next(p for p in study.points() if (p.arm, p.training) == ("svgd_mi", 3))
+    assert (point.seeds, point.draws, point.unique) == (2, 5, 4.5)
+    assert point.share == pytest.approx(4.5 / 10)
+    assert point.asked_share == pytest.approx(2.5 / 8)
+    assert point.mean == pytest.approx(0.8)
+    assert point.run_std == pytest.approx(0)
+    assert point.classes == pytest.approx((0.81, 0.79))
+    earlier = next(p for p in study.points() if (p.arm, p.training) == ("svgd_mi", 0))
+    assert earlier.run_std == pytest.approx(np.sqrt(0.005))
+    # test volumes differ by 0.02 in every run: two standard errors by resampling two of them
+    assert point.twice_se == pytest.approx(2 * 0.01 / np.sqrt(2), rel=0.1)
+
+
+def test_labels_for_a_share_of_the_full_dice_are_read_off_between_rounds_and_censored(study):
+    assert study.full == pytest.approx(0.8)
+    needs = {(n.arm, n.target): n for n in study.needs()}
+    ours = needs["svgd_mi", 0.95]
+    # seed 0: .76 lies 3/4 on the way from .7 to .78, seed 1: half way from .72 to .8, 3 to 4 labels
+    assert dict(ours.by_seed) == pytest.approx({0: 3.75, 1: 3.5})
+    assert ours.labels == pytest.approx(3.625)
+    assert ours.run_std == pytest.approx(0.25 / np.sqrt(2))
+    theirs = needs["foreground_random", 0.95]
+    assert (theirs.reached, theirs.seeds) == (1, 2)
+    assert np.isnan(theirs.labels)
+    at_90 = needs["foreground_random", 0.90]
+    assert dict(at_90.by_seed) == pytest.approx({0: 4.5, 1: 4})
+    assert study.saving("svgd_mi", "foreground_random", 0.90) == pytest.approx(
+        4.25 / ((3.25 + 3) / 2)
+    )
+    assert np.isnan(study.saving("svgd_mi", "foreground_random", 0.95))
+    assert np.isnan(study.saving("svgd_mi", "random", 0.90))
+
+
+def test_differences_are_joined_by_seed_at_equal_trainings_and_over_common_labels(study):
+    final, area = study.differences("svgd_mi", "foreground_random")
+    assert final.mean == pytest.approx((0.06 + 0.04) / 2)
+    assert final.run_std == pytest.approx(np.sqrt(0.0002))
+    # t quantile .975 with one degree of freedom
+    assert final.half == pytest.approx(12.7062 * np.sqrt(0.0002) / np.sqrt(2), rel=1e-4)
+    assert (final.won, final.seeds) == (2, 2)
+    zero = aubc([2, 3, 4, 5], [0.5, 0.7, 0.78, 0.8]) - aubc([2, 3, 4, 5], [0.5, 0.6, 0.7, 0.74])
+    # seed 1 repeated a label: two trainings with three labels count as their mean, up to 4 labels
+    one = aubc([2, 3, 4], [0.6, 0.72, 0.8]) - aubc([2, 3, 4], [0.6, 0.68, 0.72])
+    assert area.mean == pytest.approx((zero + one) / 2)
+    assert study.differences("svgd_mi", "random") is None
+
+
+def test_an_arm_that_asks_for_nothing_new_shares_no_range_with_another():
+    stuck = curve("svgd_mi", 0, [0.5, 0.6, 0.7], unique=[2, 2, 2])
+    assert common_areas(stuck, curve("random", 0, [0.5, 0.6, 0.7])) is None
+
+
+def test_the_text_says_everything_and_marks_what_is_not_known(study):
+    text = study.to_table()
+    lines = {tuple(line.split()[:2]): line for line in text.splitlines() if line.strip()}
+    assert text.splitlines()[0] == "title"
+    assert text.splitlines()[-1] == "note"
+    final = lines["svgd_mi", "2"]
+    assert "45.0%" in final
+    assert "31.2%" in final
+    assert "0.800" in final
+    assert "1 of 2" in lines["foreground_random", "95%"]
+    assert "–" in lines["foreground_random", "95%"]
+    assert "36.2%" in lines["svgd_mi", "95%"]
+    assert "+0.0500" in lines["svgd_mi", "foreground_random"]
+    assert "2 of 2" in lines["svgd_mi", "foreground_random"]
+
+
+def test_csv_has_a_line_for_every_training_point_and_need(study):
+    trainings = list(csv.DictReader(io.StringIO(study.trainings_csv())))
+    assert len(trainings) == 18
+    assert trainings[7]["unique"] == "4"
+    assert trainings[7]["mean"] == "0.8000"
+    assert trainings[7]["seconds"] == ""
+    points = list(csv.DictReader(io.StringIO(study.points_csv())))
+    assert len(points) == 4 + 4 + 1
+    assert [p["share"] for p in points[:4]] == ["0.2000", "0.3000", "0.3500", "0.4500"]
+    needs = list(csv.DictReader(io.StringIO(study.needs_csv())))
+    censored = [n["seed"] for n in needs if n["arm"] == "foreground_random" and not n["labels"]]
+    assert len(needs) == 2 * 3 * 2
+    assert censored == ["0", "0", "1"]
+
+
+def test_a_study_under_way_speaks_of_what_all_seeds_have_reached():
+    trained = [*curve("random", 0, [0.5, 0.6, 0.7]), *curve("random", 1, [0.5, 0.7])]
+    study = Study("t", (), CLASSES, tuple(trained))
+    assert study.needs() == ()
+    assert np.isnan(study.full)
+    (line,) = [each for each in study.to_table().splitlines() if each.split()[:1] == ["random"]]
+    assert line.split()[:3] == ["random", "2", "2"]
+    assert "0.650" in line
