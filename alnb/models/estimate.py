@@ -18,6 +18,8 @@ from alnb.models.hardware import best_device
 from alnb.models.learners import SingleNet, interactive_steps
 from alnb.models.memory import free_bytes, peak_bytes
 from alnb.models.scratch import ScratchNet
+from alnb.models.svgd_committee import SVGDCommittee
+from alnb.models.volume_net import VolumeNet
 from alnb.models.window import extent
 from alnb.protocols import Learner, never
 from alnb.records import IGNORE, FitReport, Step, TrainSet
@@ -145,7 +147,7 @@ def remember(learner: Learner, train: TrainSet, report: FitReport) -> None:
 def planned_steps(learner: object, slices: int) -> int | None:
     """Steps of a fit of `slices` slices, of all members; None if the learner does not say.
 
-    Those in which scouts look for the structures come on top, see `search_steps`.
+    Particles take their steps together, and each of these counts once. Those in which scouts look for the structures come on top, see `search_steps`.
     """
     times = 1
     for part in _nested(learner):
@@ -155,6 +157,8 @@ def planned_steps(learner: object, slices: int) -> int | None:
             return times * (part.steps or interactive_steps(slices))
         if isinstance(part, ScratchNet):
             return times * (part.steps if isinstance(part.steps, int) else part.steps(slices))
+        if isinstance(part, VolumeNet):
+            return times * part.steps
     return None
 
 
@@ -162,7 +166,7 @@ def search_steps(learner: object, train: TrainSet) -> int:
     """Steps in which the scouts of all members look for the structures; 0 where none has one."""
     times = 1
     for part in _nested(learner):
-        if isinstance(part, DeepEnsemble):
+        if isinstance(part, DeepEnsemble | SVGDCommittee):
             times *= part.members
         if isinstance(part, SingleNet):
             return times * part.searches(train)
@@ -219,6 +223,8 @@ def _search_briefly(learner: object, steps: int) -> None:
         if isinstance(part, DeepEnsemble):
             for member in part._fitted:
                 _search_briefly(member, steps)
+        if isinstance(part, SVGDCommittee):
+            _search_briefly(part.base, steps)  # of which every fit makes new members
         if isinstance(part, SingleNet):
             part.scout_steps = (steps, steps)
 
@@ -272,6 +278,8 @@ def _widest(train: TrainSet) -> list[int]:
         target = train.targets[row]
         if not train.weight[row] or not (target != IGNORE).any():
             return -1.0  # nothing is learnt from it
+        if target.ndim == 3:
+            return float(target.size)
         box = extent(target)
         return 0.0 if box is None else box[2]
 
@@ -289,7 +297,9 @@ def _with_batch(learner: Learner, batch: int) -> tuple[Learner | None, int, int]
             part.engine = "grouped" if part.engine == "auto" else part.engine
             members = 1 if part.engine != "loop" else members
             part._fitted = ()  # these would go on with their own batch
-        if isinstance(part, SingleNet | ScratchNet):
+        if isinstance(part, SVGDCommittee):
+            part._fitted = ()
+        if isinstance(part, SingleNet | ScratchNet | VolumeNet):
             wanted = part.recipe.batch
             part.recipe = replace(part.recipe, batch=batch)
             return mine, wanted, members
@@ -301,7 +311,7 @@ def _nested(learner: object) -> Iterator[Any]:
     part = learner
     while part is not None:
         yield part
-        fitted = part._fitted if isinstance(part, DeepEnsemble) else ()
+        fitted = part._fitted if isinstance(part, DeepEnsemble | SVGDCommittee) else ()
         part = fitted[0] if fitted else getattr(part, "base", None)
 
 

@@ -14,6 +14,8 @@ from alnb.models.learners import SingleNet, interactive_steps
 from alnb.models.memory import Peak
 from alnb.models.poly import Poly
 from alnb.models.scratch import dmpls
+from alnb.models.svgd_committee import SVGDCommittee
+from alnb.models.volume_net import VolumeNet
 from alnb.records import FitReport
 from alnb.testing.learner import toy_train_set
 from tests.toys import ClassMeans
@@ -28,6 +30,11 @@ def forgetful(monkeypatch):
 def tiny(**changes):
     small = {"size": 32, "channels": (4, 8, 16), "residual_units": 0, "device": "cpu"}
     return SingleNet(**(small | changes))
+
+
+def volumes(**changes):
+    small = {"size": (8, 32, 32), "channels": (4, 8), "residual_units": 0, "device": "cpu"}
+    return VolumeNet(**(small | changes))
 
 
 def small_dmpls(**changes):
@@ -61,6 +68,10 @@ def test_too_little_memory_is_a_warning_with_a_way_out():
         (DeepEnsemble(2, MCDropout(3, tiny(steps=5, dropout=RATES))), 10),
         (small_dmpls(steps=9), 9),
         (small_dmpls(steps=lambda slices: 3 * slices), 21),
+        (SVGDCommittee(3, tiny(steps=40)), 40),  # all members take each of them together
+        (volumes(steps=11), 11),
+        (DeepEnsemble(2, volumes(steps=11)), 22),
+        (SVGDCommittee(2, volumes(steps=11)), 11),
         (ClassMeans(), None),
     ],
 )
@@ -74,6 +85,7 @@ def test_steps_are_those_that_a_fit_of_so_many_slices_takes(learner, steps):
         lambda: tiny(steps=40),
         lambda: DeepEnsemble(2, tiny(steps=20)),
         lambda: DeepEnsemble(2, tiny(steps=20), engine="grouped"),
+        lambda: SVGDCommittee(2, tiny(steps=40)),
         lambda: small_dmpls(steps=40),
         lambda: ClassMeans(steps=40, pause=0.001),
     ],
@@ -90,6 +102,23 @@ def test_a_trial_gives_numbers_and_leaves_the_learner_as_it_was(make):
         with pytest.raises(RuntimeError, match="learnt nothing"):
             next(iter(learner.probs([torch.zeros(1, 1, 32, 32)])))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: SVGDCommittee(2, net)])
+def test_a_training_of_volumes_is_foretold_like_one_of_slices(wrap):
+    slices = toy_train_set(6)
+    train = replace(
+        slices,
+        images=tuple(np.stack([image] * 8) for image in slices.images),
+        targets=tuple(np.stack([target] * 8) for target in slices.targets),
+    )
+    learner = wrap(volumes(steps=2, recipe=Recipe(batch=3)))
+    found = estimate(learner, train)
+    with Peak() as mode:
+        learner.fit(train, rng=np.random.default_rng(0))
+    assert found.steps == 2
+    # four of the six volumes stand for all, and the others' stretched copies are a guess
+    assert found.bytes / module.MARGIN == pytest.approx(mode.peak, rel=0.3)
 
 
 @pytest.mark.parametrize("batch", [3, 8])
