@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alnb.data.volume import Spacing
-from alnb.models.infer import BATCH, MemberLearner, batched
-from alnb.protocols import Learner
+from alnb.models.infer import BATCH, MemberLearner, Predictor, batches, in_slices
 from alnb.records import Floats, LabelMap
 
 
@@ -46,7 +45,7 @@ class VolumePrediction:
 
 
 def predict(
-    learner: Learner,
+    learner: Predictor,
     image: Floats,
     *,
     largest_component: bool = False,
@@ -58,14 +57,15 @@ def predict(
     largest_component : keep one piece of each class, see `largest_components`, which alone looks
         at `spacing_mm`.
 
-    Probabilities are streamed, `batch` slices and one member at a time; none are kept.
+    Probabilities are streamed, `batch` slices and one member at a time; none are kept. A learner of
+    volumes gives all slices at once.
     """
     shape = image.shape
     labels = np.empty(shape, np.uint8)
     uncertainty = np.empty(shape, np.float32)
     information: NDArray[np.float32] | None = None
     classes = start = 0
-    for mean, within in _moments(learner, batched(image, batch=batch)):
+    for mean, within in _moments(in_slices(learner), batches(learner, image, batch=batch)):
         stop, classes = start + len(mean), mean.shape[1]
         whole = _entropy(mean)
         labels[start:stop] = mean.argmax(1).to(torch.uint8).cpu().numpy()
@@ -81,7 +81,9 @@ def predict(
     return VolumePrediction(kept, uncertainty, information, int((kept != labels).sum()))
 
 
-def _moments(learner: Learner, images: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _moments(
+    learner: Predictor, images: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Per batch (B, C, H, W) mean probabilities and the members' mean entropy, (B, H, W).
 
     The mean is that of `infer.mean_probs`. There is no entropy (None) where one member is all.

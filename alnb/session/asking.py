@@ -20,9 +20,11 @@ from alnb.session.comparing import Comparison, compare
 from alnb.session.embedding import Embedding
 from alnb.session.gate import Doubts, Gate
 from alnb.session.snapshot import PoolSnapshot
-from alnb.store.events import QueryAmended, RoundClosed, RoundOpened
+from alnb.store.events import QueryAmended, RoundClosed, RoundOpened, SliceSkipped
 from alnb.store.journal import Journal
+from alnb.store.shelf import LooseShelf
 from alnb.strategies import STRATEGIES
+from alnb.strategies.common import with_cache
 from alnb.strategies.own import as_strategy, own_name
 from alnb.testing.strategy import check_strategy
 
@@ -59,6 +61,7 @@ class Asking(Embedding):
         self._cold_start = cold_start
         self._per_volume = per_volume
         self._reveal = reveal
+        self._shelf = LooseShelf(folder / "information")
         self._own: dict[str, Strategy] = {}
         self._name = ""
         self._doubts: Doubts | None = None
@@ -104,6 +107,13 @@ class Asking(Embedding):
             self._name = next((k for k, v in self._own.items() if v is strategy), repr(strategy))
         self.strategy = capped(strategy, self._per_volume)
         self.say("strategies")
+
+    def lasting(self, strategy: Strategy) -> Strategy:
+        """`strategy`, keeping what it finds out about images in the project's folder.
+
+        So do all strategies that this session asks. What has a cache of its own keeps that one.
+        """
+        return with_cache(strategy, self._shelf)
 
     def _found(self, strategy: Strategy | str) -> Strategy:
         if isinstance(strategy, str) and strategy in self._own:
@@ -180,13 +190,14 @@ class Asking(Embedding):
     ) -> tuple[Selection, str]:
         """What `chooser` selects, or the cold start in its place, and a note if it did."""
         doubt = "" if self.gate is None else self._doubted(chooser, self.gate)
+        chooser, cold = self.lasting(chooser), self.lasting(self._cold_start)
         snapshot = replace(snapshot, doubt=doubt, refused=[])
         try:
             chosen = chooser.select(snapshot, n, rng=stream(self.seed, "query", number))
         except ColdStart:
             if not snapshot.refused:
                 raise
-            opener = capped(self._cold_start, self._per_volume)
+            opener = capped(cold, self._per_volume)
             chosen = opener.select(snapshot, n, rng=stream(self.seed, "query", number))
         check_selection(chosen, snapshot, n)
         return chosen, f"{doubt} The cold start chose instead." if snapshot.refused else ""
@@ -195,6 +206,23 @@ class Asking(Embedding):
         if self._doubts is None:
             self._doubts = Doubts(lambda: self.state, self.trainer)
         return self._doubts.about(chooser, gate)
+
+    def finish(self, item: ItemId) -> None:
+        """Wait no longer for the slices of `item` that nobody has begun; they stay unlabelled.
+
+        For a volume of which enough is answered; asking for the next query finishes it as well.
+        Slices with strokes that were not submitted go on waiting. UnknownItem if it is not in the
+        pool.
+        """
+        (row,) = self.pool.rows([item]).tolist()
+        with self._acting():
+            untouched = [
+                slice_id
+                for slice_id in self.pool.slices[row]
+                if self.status(slice_id) == "open" and not self.draft(slice_id).strokes
+            ]
+            if untouched:
+                self._commit(*(SliceSkipped(s, "finished without it", None) for s in untouched))
 
     def amend(self, *, add: Sequence[ItemId] = (), remove: Sequence[ItemId] = ()) -> None:
         """Override the query by hand."""
@@ -213,7 +241,8 @@ class Asking(Embedding):
         snapshot = self._enough(n)
         named = {
             s if isinstance(s, str) else own_name(s): capped(
-                self._found(s) if isinstance(s, str) else as_strategy(s), self._per_volume
+                self.lasting(self._found(s) if isinstance(s, str) else as_strategy(s)),
+                self._per_volume,
             )
             for s in strategies
         }

@@ -20,7 +20,8 @@ from alnb.session.session import Session
 class ResultRow:
     """One point of a curve.
 
-    items : unique slices labelled; share : of the pool; seconds : wall clock of the training.
+    items : unique slices labelled; share : of all slices of the pool; seconds : wall clock of the
+        training.
     dice : per foreground class, mean over the volumes of `split`; mean : over these classes.
     """
 
@@ -122,7 +123,7 @@ def curve(session: Session) -> list[ResultRow]:
             metrics = _latest(asked, split)
             if metrics is not None:
                 seconds = fits[-1].report.seconds if fits and fits[-1].report else None
-                share = metrics.labelled / len(session.pool)
+                share = metrics.labelled / sum(map(len, session.pool.slices))
                 rows.append(
                     ResultRow(
                         number + 1,

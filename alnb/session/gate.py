@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alnb.protocols import Learner, Strategy
-from alnb.records import IGNORE, Floats
+from alnb.records import IGNORE
+from alnb.session.snapshot import scored
+from alnb.strategies.streaming import needs_of, streams, summed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,8 +111,9 @@ def error_correlation(
 
     slices = [(v, z) for v in volumes for z in range(v.shape[0])]
     places = np.linspace(0, len(slices) - 1, min(len(slices), _MOST)).round().astype(int)
-    found = [_measured(score, learner, *slices[place]) for place in places]
-    pairs = np.array([pair for pair in found if pair is not None]).reshape(-1, 2)
+    chosen = groupby((slices[place] for place in places), key=lambda pair: pair[0])
+    found = [_measured(score, learner, volume, [z for _, z in of]) for volume, of in chosen]
+    pairs = np.concatenate([np.empty((0, 2)), *found])
     if len(pairs) < 3:
         return float("nan")
     if np.ptp(pairs, axis=0).min() == 0:
@@ -117,17 +122,32 @@ def error_correlation(
 
 
 def _measured(
-    score: Callable[[Tensor], Tensor], learner: Learner, volume: Volume, z: int
-) -> tuple[float, float] | None:
-    """Score and share of wrong pixels of one slice; None where the reference says nothing."""
+    score: Callable[[Tensor], Tensor], learner: Learner, volume: Volume, places: list[int]
+) -> NDArray[np.float64]:
+    """(n, 2) score and share of wrong pixels of slices of which the reference says something."""
     import torch
+
+    from alnb.models.infer import batches
 
     reference = volume.reference()
     assert reference is not None, "only volumes with a reference are measured"
-    image: Floats = np.asarray(volume.slice_image(z), dtype=np.float32)
-    probs = next(iter(learner.probs([torch.from_numpy(image)[None, None]])))
-    known = reference[z] != IGNORE
-    if not known.any():
-        return None
-    labels = probs.mean(0)[0].argmax(0).cpu().numpy()
-    return float(score(probs)[0]), float((labels != reference[z])[known].mean())
+    image = volume.image()
+    labels: list[Tensor] = []
+
+    def both(probs: Tensor) -> Tensor:
+        labels.append(summed(probs).mean.argmax(1).cpu())
+        return score(probs)
+
+    needs = needs_of(score)
+    seen = both if needs is None else streams("mean", *needs)(both)
+    # a learner of volumes sees all slices, whichever are measured
+    shown = list(range(len(image))) if learner.unit == "volume" else places
+    values = torch.cat(list(scored(learner, seen, batches(learner, image[shown])))).cpu().numpy()
+    predicted = dict(zip(shown, zip(values, torch.cat(labels).numpy(), strict=True), strict=True))
+    pairs = []
+    for z in places:
+        known = reference[z] != IGNORE
+        if known.any():
+            value, map_ = predicted[z]
+            pairs.append((float(value), float((map_ != reference[z])[known].mean())))
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2)

@@ -275,8 +275,9 @@ class Live:
         with self._lock:
             found = self._prepared.pop(key, None)
         if found is None:
-            image = np.asarray(self._session.cohort.slice_image(slice_id))
-            prior = None if model is None else _probabilities(model[1], image)
+            session = self._session
+            image = np.asarray(session.cohort.slice_image(slice_id))
+            prior = None if model is None else session.trainer.probabilities(model, slice_id)
             found = self._maker().prepare(image, prior=prior), fit
         with self._lock:
             self._prepared[key] = found
@@ -325,16 +326,6 @@ class Live:
 
 _GROWING = "No live proposal could be made"
 _MODEL = "Live proposals go without the model"
-
-
-def _probabilities(learner: Learner, image: Floats) -> NDArray[np.float32]:
-    """(C, H, W) of a learner for an (H, W) image, mean over its members."""
-    import torch
-
-    batch = torch.from_numpy(np.asarray(image, dtype=np.float32))[None, None]
-    mean = next(iter(learner.probs([batch]))).mean(0)[0].cpu().numpy()
-    found: NDArray[np.float32] = mean.astype(np.float32)
-    return found
 
 
 def _proposal(

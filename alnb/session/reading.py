@@ -82,8 +82,27 @@ class Reading:
 
     @property
     def pending(self) -> tuple[SliceId, ...]:
-        """The slices of the current query that still wait for an answer."""
-        return tuple(s for s in self.queue if self.status(s) in ("open", "edited"))
+        """The slices of the current query that still wait for an answer.
+
+        What a strategy asked for again costs nothing: it does not wait for further opinions, nor a
+        volume for the slices that were left unanswered, unless somebody draws on them.
+        """
+        current = self.round
+        if current is None:
+            return ()
+        before = self.state.before
+        rows = self.pool.rows(current.query).tolist()
+        found: list[SliceId] = []
+        for row, origin in zip(rows, current.origin or ("",) * len(rows), strict=True):
+            slices = self.pool.slices[row]
+            again = origin != "person" and not before.isdisjoint(slices)
+            found += [s for s in slices if self._is_pending(s, again=again)]
+        return tuple(found)
+
+    def _is_pending(self, slice_id: SliceId, *, again: bool) -> bool:
+        status = self.status(slice_id)
+        drawn = status == "open" and bool(self.draft(slice_id).strokes)
+        return status == "edited" or drawn or (status == "open" and not again)
 
     def status(self, slice_id: SliceId) -> SliceStatus:
         """Where this slice stands; "edited" was submitted and then drawn on."""
@@ -140,17 +159,19 @@ class Reading:
         return next((fit for fit in reversed(self.state.fits) if fit.checkpoint), None)
 
     def candidates(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which rows may be asked now, and which have a finished answer; both (N,) bool.
+        """Which rows may be asked now, and which are labelled; both (N,) bool.
 
-        A row is finished when all its slices are answered or skipped, and not all only skipped.
+        A row is labelled when any of its slices is answered. Unless labelled rows are kept, what
+        is labelled or passed over as a whole is not asked again; what nobody said of a volume's
+        other slices stays unsaid.
         """
         state = self.state
         labelled = state.labelled
         done = labelled | {slice_id for slice_id, _ in state.skipped}
         mine = {slice_id for slice_id, by in state.skipped if by == self.annotator}
         rows = self.pool.slices
+        touched = np.array([not labelled.isdisjoint(slices) for slices in rows], dtype=bool)
         closed = np.array([done.issuperset(slices) for slices in rows], dtype=bool)
         passed = np.array([mine.issuperset(slices) for slices in rows], dtype=bool)
-        touched = np.array([not labelled.isdisjoint(slices) for slices in rows], dtype=bool)
-        free = ~passed if self.created.keep_labelled else ~closed
-        return free, closed & touched
+        free = ~passed if self.created.keep_labelled else ~(touched | closed)
+        return free, touched

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from alnb._version import __version__
 from alnb.data.cohort import Cohort, Split
-from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError
+from alnb.errors import BadInput, ColdStart, IllegalEvent, JournalError, UnknownItem
 from alnb.protocols import Encoder, Learner, Strategy
 from alnb.records import FitReport, LabelMap, Metrics, SliceId, Unit
 from alnb.session.answering import Kind
@@ -26,6 +26,7 @@ from alnb.store.journal import Journal
 from alnb.store.lock import ProjectLock
 
 if TYPE_CHECKING:
+    from alnb.session.ledger import Ledger
     from alnb.session.live import Live
     from alnb.session.trainer import Trainer
 
@@ -118,7 +119,8 @@ class Session(Predicting):
         unit, seed, keep_labelled, split : fixed when the project is created; a resumed project
             keeps its own. `split` defaults to the cohort's official one, else to patients drawn
             by `seed` among those with reference masks.
-        per_volume : at most this many slices of one volume in a query; None for no limit.
+        per_volume : at most this many slices of one volume in a query; None for no limit. Where
+            whole volumes are asked for there is none.
         cold_start, gate : what chooses while the gate finds the model too weak to be asked; a gate
             of None trusts every model.
         reveal : let strategies see which classes a slice holds from its reference. Only simulated
@@ -148,7 +150,7 @@ class Session(Predicting):
                 strategy=chosen,
                 annotator=annotator,
                 cold_start=opener,
-                per_volume=per_volume if unit == "slice" else None,
+                per_volume=per_volume,
                 gate=gate,
                 reveal=reveal,
                 encoder=encoder,
@@ -189,6 +191,8 @@ class Session(Predicting):
         self.pool = self.cohort.pool(
             "volume" if created.unit == "volume" else "slice", self.split.train
         )
+        if created.unit == "volume":
+            self._per_volume = None
         self._end_fits("Training stopped because its kernel ended. Labels are safe.")
 
     def close(self) -> None:
@@ -292,6 +296,19 @@ class Session(Predicting):
         return None if self.state.checkpoint is None else self.trainer.proposal(slice_id)
 
     # ------------------------------------------------------------------ out
+
+    def ledger(self, number: int | None = None) -> Ledger:
+        """What the labels cost until the end of round `number`, counted from 0; by default, so far.
+
+        Items asked for again, which cost nothing where labelled ones stay in the pool, are counted
+        apart, and both shares of the pool that are in use stand beside each other.
+        """
+        from alnb.session.ledger import ledger
+
+        last = len(self.state.rounds) - 1
+        if number is not None and not 0 <= number <= last:
+            raise UnknownItem(f"There is no round {number}; rounds are 0 to {last}.")
+        return ledger(self, last if number is None else number)
 
     def export(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write a NIfTI label map in source geometry for every labelled volume, with provenance.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from alnb.data.cohort import Cohort
+    from alnb.models.infer import Predictor
     from alnb.protocols import Learner
 
 _BATCH = 16
@@ -35,6 +36,10 @@ class PoolSnapshot:
     `coarse`, `reduce` scores on the learner's own grid where that is not the slice's, which saves
     more time than the networks take when slices are larger than it; a sum over the slice then
     counts the grid's pixels.
+
+    A learner of volumes predicts each volume as a whole, once per call. What it says of a slice of
+    a slice pool is that slice of its volume's prediction; its features and gradients are of the
+    volume, the same for all slices of it.
     """
 
     pool: Pool
@@ -62,26 +67,23 @@ class PoolSnapshot:
 
     def learned(self, rows: Rows) -> Floats:
         """(len(rows), D) of the learner's features; a volume's are the mean over its slices."""
+        from alnb.models.infer import in_slices
+
         learner = self._fitted()
-        values, owners = [], []
-        for owner, batch in self._batches(rows):
-            values += [f.double().cpu().numpy() for f in learner.features([batch])]
-            owners.append(owner)
-        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
+        return self._means(in_slices(learner).features, learner, rows)
 
     def gradients(self, rows: Rows) -> Floats:
         """(len(rows), G) of the learner's last layer; a volume's are the mean over its slices."""
+        from alnb.models.infer import in_slices
+
         learner = self._fitted()
         if not isinstance(learner, GradientLearner):
             raise BadInput(
                 f"{type(learner).__name__} gives no gradients, on which BADGE rests. Choose "
                 "k-means-BALD, which needs features alone, or a learner with a method gradients."
             )
-        values, owners = [], []
-        for owner, batch in self._batches(rows):
-            values += [g.double().cpu().numpy() for g in learner.gradients([batch])]
-            owners.append(owner)
-        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
+        sliced = cast("GradientLearner", in_slices(learner))
+        return self._means(sliced.gradients, learner, rows)
 
     def images(self, rows: Rows) -> Iterator[Tensor]:
         """Batches (B, 1, H, W); a batch ends early where the matrix size changes."""
@@ -97,12 +99,9 @@ class PoolSnapshot:
         learner = self._fitted()
         if not len(rows):
             return np.empty(0)
-        owners: list[Rows] = []
-        values = [
-            value.double().cpu().numpy()
-            for value in _scores(learner, score, self._noted(rows, owners), coarse=self.coarse)
-        ]
-        return mean_by_owner(np.concatenate(values), np.concatenate(owners), len(rows))
+        return self._means(
+            lambda images: scored(learner, score, images, coarse=self.coarse), learner, rows
+        )
 
     def presence(self) -> NDArray[np.bool_]:
         """(N, C) which classes each row holds."""
@@ -113,11 +112,12 @@ class PoolSnapshot:
         learner = self._fitted()
         found = np.zeros((len(self.pool), self.classes), dtype=bool)
         owners: list[Rows] = []
-        means = mean_probs(learner, self._noted(np.arange(len(self.pool)), owners))
+        means = mean_probs(learner, self._noted(learner, np.arange(len(self.pool)), owners))
         for place, mean in enumerate(means):
             labels = mean.argmax(1).flatten(1).cpu().numpy()
             for row, seen in zip(owners[place], labels, strict=True):
-                found[row, np.unique(seen)] = True
+                if row >= 0:
+                    found[row, np.unique(seen)] = True
         return found
 
     def _reference_presence(self) -> NDArray[np.bool_]:
@@ -166,11 +166,46 @@ class PoolSnapshot:
         if held:
             yield stacked()
 
-    def _noted(self, rows: Rows, owners: list[Rows]) -> Iterator[Tensor]:
-        """The batches of `rows`, each of whose owners is noted in `owners` when it is drawn."""
-        for owner, batch in self._batches(rows):
+    def _volumes(self, learner: Learner, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """As `_batches`, but each volume of which `rows` want a slice as a whole.
+
+        Slices that no row wants belong to -1. The rows are distinct.
+        """
+        from alnb.models.infer import batches
+
+        wanted: dict[str, dict[int, int]] = {}
+        for position, slice_id in self._slices(rows):
+            wanted.setdefault(slice_id.volume, {})[slice_id.index] = position
+        for name, owner in wanted.items():
+            image = self.cohort.volumes[name].image()
+            owners = np.array([owner.get(index, -1) for index in range(len(image))], dtype=np.int64)
+            for batch in batches(learner, image):
+                yield owners, batch
+
+    def _noted(self, learner: Learner, rows: Rows, owners: list[Rows]) -> Iterator[Tensor]:
+        """What `learner` is shown for `rows`; each batch's owners are noted when it is drawn."""
+        shown = self._batches(rows) if learner.unit == "slice" else self._volumes(learner, rows)
+        for owner, batch in shown:
             owners.append(owner)
             yield batch
+
+    def _means(
+        self,
+        give: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+        learner: Learner,
+        rows: Rows,
+    ) -> Floats:
+        """(len(rows), ...) means over each row's slices of what `give` makes of batches."""
+        once, place = np.unique(rows, return_inverse=True)
+        if len(once) < len(rows):
+            return self._means(give, learner, once)[place]
+        owners: list[Rows] = []
+        given = give(self._noted(learner, rows, owners))
+        values = np.concatenate([value.double().cpu().numpy() for value in given])
+        owner = np.concatenate(owners)
+        if (owner < 0).any():
+            values, owner = values[owner >= 0], owner[owner >= 0]
+        return mean_by_owner(values, owner, len(rows))
 
     def _slices(self, rows: Rows) -> Iterator[tuple[int, SliceId]]:
         for position, row in enumerate(rows.tolist()):
@@ -178,13 +213,21 @@ class PoolSnapshot:
                 yield position, slice_id
 
 
-def _scores(
-    learner: Learner, score: Callable[[Tensor], Tensor], images: Iterable[Tensor], *, coarse: bool
+def scored(
+    learner: Predictor,
+    score: Callable[[Tensor], Tensor],
+    images: Iterable[Tensor],
+    *,
+    coarse: bool = False,
 ) -> Iterator[Tensor]:
-    """`score` of each batch, from the members' sums if that is all it needs."""
-    from alnb.models.infer import member_log_probs, stacked_probs
+    """`score` of each batch, (B,) or (B, ...), from the members' sums if that is all it needs.
 
-    needs = needs_of(score)
+    images : slices, (B, 1, H, W); for a learner of volumes each batch is one volume, see
+        `alnb.models.infer.batches`.
+    """
+    from alnb.models.infer import in_slices, member_log_probs, stacked_probs
+
+    learner, needs = in_slices(learner), needs_of(score)
     if needs is None:
         yield from map(score, stacked_probs(learner, images, coarse=coarse))
         return

@@ -110,7 +110,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """Everything a session knows; frozen and replaced, never edited."""
+    """Everything a session knows; frozen and replaced, never edited.
+
+    `before` are the slices that anybody had finished when the current round began.
+    """
 
     seq: int = 0
     created: SessionCreated | None = None
@@ -124,6 +127,7 @@ class SessionState:
     seconds: float = 0.0
     embeddings: Mapping[str, Embedded] = field(default_factory=lambda: MappingProxyType({}))
     embedding: str | None = None
+    before: frozenset[SliceId] = frozenset()
 
     @property
     def labelled(self) -> frozenset[SliceId]:
@@ -200,7 +204,12 @@ def _(event: RoundOpened, state: SessionState, by: str) -> SessionState:
     opened = Round(
         event.number, event.query, event.scores, event.origin, event.strategy, note=event.note
     )
-    return replace(state, rounds=(*state.rounds, opened), counts=MappingProxyType(counts))
+    return replace(
+        state,
+        rounds=(*state.rounds, opened),
+        counts=MappingProxyType(counts),
+        before=state.labelled,
+    )
 
 
 @_after.register

@@ -6,26 +6,28 @@ import contextlib
 import copy
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alnb.data.volume import Volume
 from alnb.errors import AlnbError, BadInput, ColdStart, JournalError
 from alnb.protocols import Learner, never
 from alnb.records import IGNORE, FitReport, LabelMap, Metrics, SliceId, Step, TrainSet
 from alnb.rng import stream
+from alnb.session.glimpses import Glimpses
 from alnb.session.jobs import Job, in_words
 from alnb.session.state import Fit, SessionState
+from alnb.session.teaching import train_set
+from alnb.session.volumes import weights_of
 from alnb.store.events import Evaluated, FitFailed, FitFinished, FitStarted
 
 if TYPE_CHECKING:
     from alnb.session.session import Session
 
-_KEPT_PREDICTIONS = 256
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +54,7 @@ class Trainer:
         self._loading: threading.Thread | None = None
         self._starting = threading.Lock()
         self._predicting = threading.RLock()
-        self._predictions: OrderedDict[tuple[str, SliceId], LabelMap] = OrderedDict()
+        self._glimpses = Glimpses(session.cohort)
 
     # ------------------------------------------------------------------ the learner
 
@@ -212,24 +214,9 @@ class Trainer:
                 self._session._commit(Evaluated(number, self._stamp(metrics, number)))
 
     def _train_set(self, state: SessionState) -> TrainSet:
-        session = self._session
-        owner = {
-            s: i
-            for i, slices in zip(session.pool.ids, session.pool.slices, strict=True)
-            for s in slices
-        }
-        answers = state.answers
-        targets = {s: session.merged(answers[s]) for s in owner if s in answers}
-        slices = [s for s, labels in targets.items() if (labels != IGNORE).any()]
-        if not slices:
-            raise ColdStart("Every answer is blank, so there is nothing to learn. Draw something.")
-        return TrainSet(
-            images=tuple(session.cohort.slice_image(s) for s in slices),
-            targets=tuple(targets[s] for s in slices),
-            weight=np.array([max(1, state.counts.get(owner[s], 1)) for s in slices], np.int64),
-            classes=len(session.classes),
-            names=tuple(str(s) for s in slices),
-        )
+        with self._predicting:
+            unit = self._given().unit
+        return train_set(self._session, state, unit)
 
     # ------------------------------------------------------------------ measuring
 
@@ -292,14 +279,13 @@ class Trainer:
         from alnb.models.metrics import volume_dice
 
         session = self._session
-        last, learner = before
         if self.measurable("val"):
             return None
         scores = []
-        for slice_id in sorted(state.fits[number].taught - last.taught):
+        for slice_id in sorted(state.fits[number].taught - before[0].taught):
             truth = session.merged(state.answers[slice_id])
             if (truth != IGNORE).any():
-                predicted = self._predict(learner, slice_id)
+                predicted = self._labels(before, slice_id)
                 dice = volume_dice(predicted[None], truth[None], len(session.classes), "skip")
                 scores.append([float(d) for d in dice])
         if not scores:
@@ -319,27 +305,15 @@ class Trainer:
             self._load_in_background()
             return None
         found = self.model()
-        if found is None or found[0].checkpoint is None:
-            return None
-        fit, learner = found
-        key = (found[0].checkpoint, slice_id)
-        with self._predicting:
-            if key not in self._predictions:
-                labels = self._predict(learner, slice_id)
-                labels.flags.writeable = False
-                self._predictions[key] = labels
-                if len(self._predictions) > _KEPT_PREDICTIONS:
-                    self._predictions.popitem(last=False)
-            return fit, self._predictions[key]
+        return None if found is None else (found[0], self._labels(found, slice_id))
 
-    def _predict(self, learner: Learner, slice_id: SliceId) -> LabelMap:
-        import torch
+    def probabilities(self, model: tuple[Fit, Learner], slice_id: SliceId) -> NDArray[np.float32]:
+        """(C, H, W) of a slice by what `model` gave, mean over its members."""
+        return self._glimpses.probabilities(model[1], weights_of(model[0]), slice_id)
 
-        image = np.asarray(self._session.cohort.slice_image(slice_id), dtype=np.float32)
+    def _labels(self, model: tuple[Fit, Learner], slice_id: SliceId) -> LabelMap:
         with self._predicting:
-            probs = next(iter(learner.probs([torch.from_numpy(image)[None, None]])))
-            labels: LabelMap = probs.mean(0)[0].argmax(0).cpu().numpy().astype(np.uint8)
-            return labels
+            return self._glimpses.labels(model[1], weights_of(model[0]), slice_id)
 
     def _load_in_background(self) -> None:
         """A resumed project loads torch and its weights off the path to the first stroke."""

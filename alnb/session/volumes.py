@@ -172,7 +172,7 @@ class Volumes:
             self._prediction(volume, fit, learner, largest_component),
             fit.number,
             fit.round,
-            _checkpoint(fit),
+            weights_of(fit),
             fit.badge,
         )
 
@@ -181,7 +181,7 @@ class Volumes:
     ) -> VolumePrediction:
         from alnb.models.volumes import predict
 
-        key = (_checkpoint(fit), volume.name, largest_component)
+        key = (weights_of(fit), volume.name, largest_component)
         image = volume.image()
         with self._working:
             if key not in self._held:
@@ -264,7 +264,7 @@ class Volumes:
             self._session.classes,
             tuple(scores),
             fit.badge,
-            _checkpoint(fit),
+            weights_of(fit),
             tolerance,
             largest_component,
         )
@@ -273,7 +273,7 @@ class Volumes:
         self, volume: Volume, fit: Fit, learner: Learner, largest_component: bool, tolerance: float
     ) -> tuple[ClassScore, ...]:
         """Empty where there is no reference."""
-        key = (_checkpoint(fit), volume.name, largest_component, tolerance)
+        key = (weights_of(fit), volume.name, largest_component, tolerance)
         if key not in self._scores:
             reference = volume.reference()
             if reference is None:
@@ -335,7 +335,7 @@ class Volumes:
         return {
             "exported": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": {
-                "checkpoint": _checkpoint(fit),
+                "checkpoint": weights_of(fit),
                 "training": fit.number + 1,
                 "round": fit.round + 1,
                 "slices": len(fit.taught),
@@ -362,6 +362,7 @@ def _told(scores: tuple[ClassScore, ...], tolerance: float) -> list[dict[str, An
     ]
 
 
-def _checkpoint(fit: Fit) -> str:
+def weights_of(fit: Fit) -> str:
+    """The SHA-256 of the weights that a training left."""
     assert fit.checkpoint is not None, "a model has weights"
     return fit.checkpoint

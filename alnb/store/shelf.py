@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
@@ -47,3 +48,11 @@ class Shelf(MutableMapping[str, bytes]):
         if Path(key).name != key or key in ("", ".", ".."):
             raise ValueError(f"{key!r} is no name for a file; a key has no slashes.")
         return self.folder / key
+
+
+class LooseShelf(Shelf):
+    """A shelf for what merely saves time: what the disk does not take is let go of."""
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        with contextlib.suppress(OSError):
+            super().__setitem__(key, value)

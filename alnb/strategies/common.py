@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Result = TypeVar("Result")
+Cache = MutableMapping[str, bytes]
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A strategy, or a part of one, that keeps what it computed under names that never lie."""
+
+    def with_cache(self, cache: Cache) -> Any:
+        """The same, keeping in `cache`; itself if it was given one already."""
+        ...
+
+
+def with_cache(part: Result, cache: Cache) -> Result:
+    """`part` with `cache` in all that is `Cached` within it, through wrappers of any depth.
+
+    Wrappers are dataclasses; into anything else nobody looks. Itself where nothing is to be cached.
+    """
+    if isinstance(part, Cached):
+        cached: Result = part.with_cache(cache)
+        return cached
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    inner = {each.name: getattr(part, each.name) for each in fields(part) if each.init}
+    changed = {name: with_cache(value, cache) for name, value in inner.items()}
+    if all(changed[name] is inner[name] for name in inner):
+        return part
+    return replace(part, **changed)
 
 
 def candidates_for(snapshot: Snapshot, n: int) -> Rows:

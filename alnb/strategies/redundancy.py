@@ -8,8 +8,8 @@ Per query only the pairs with what was labelled since the last one are new.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alnb.protocols import Snapshot
 from alnb.records import Floats, Rows
-from alnb.strategies.common import made_once
+from alnb.strategies.common import Cache, made_once
 from alnb.strategies.mutual_information import Codes, Matrix, Quantiser, between, shared_field
 
 Aggregate = Literal["mean", "max", "sum"]
@@ -74,7 +74,8 @@ class Redundancy:
         gives its entropy, the most there can be. Without it, that pair is left out.
     repeats : "count" a labelled row as often as it was chosen, or each "once".
     miller_madow : take the bias of the estimate off.
-    cache : keeps what was computed, by name; a `Shelf` of the project keeps it for good.
+    cache : keeps what was computed, by name. Without one, this object does, and a session gives it
+        one in the project's folder, where it stays for good.
     """
 
     quantiser: Quantiser = field(default_factory=Quantiser)
@@ -82,7 +83,8 @@ class Redundancy:
     include_self: bool = True
     repeats: Literal["count", "once"] = "count"
     miller_madow: bool = False
-    cache: MutableMapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    cache: Cache | None = field(default=None, compare=False, repr=False)
+    _memory: Cache = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -93,6 +95,10 @@ class Redundancy:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
                 )
+
+    def with_cache(self, cache: Cache) -> Redundancy:
+        """The same, keeping in `cache`; itself if it was given one already."""
+        return self if self.cache is not None else replace(self, cache=cache)
 
     def to_labelled(self, snapshot: Snapshot, rows: Rows) -> Matrix:
         """(len(rows),) nats; 0 while nothing is labelled."""
@@ -113,7 +119,8 @@ class Redundancy:
             return found
         left, right = _digests(snapshot, rows), _digests(snapshot, columns)
         keys = [self._key(snapshot, digest) for digest in right.tolist()]
-        kept = [_entries(self.cache.get(key, b"")) for key in keys]
+        cache = self._memory if self.cache is None else self.cache
+        kept = [_entries(cache.get(key, b"")) for key in keys]
         for column, entries in enumerate(kept):
             found[:, column] = _looked_up(entries, left)
         # among rows that are columns as well, each pair stands twice
@@ -128,7 +135,7 @@ class Redundancy:
         found[twice] = _mirrored(found[twice])
         for column in changed.tolist():
             fresh = np.rec.fromarrays([left, found[:, column]], dtype=_KEPT)
-            self.cache[keys[column]] = np.unique(np.concatenate([kept[column], fresh])).tobytes()
+            cache[keys[column]] = np.unique(np.concatenate([kept[column], fresh])).tobytes()
         return found
 
     def shared_fields(self, snapshot: Snapshot, rows: Rows, columns: Rows) -> Matrix:

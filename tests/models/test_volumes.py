@@ -15,6 +15,8 @@ SPACING = (8.0, 1.5, 1.5)
 class Fixed:
     """Members whose probabilities depend on the pixel alone; (M, C) mixed by its grey value."""
 
+    unit = "slice"
+
     def __init__(self, members=3, classes=4, *, seed=0):
         rng = np.random.default_rng(seed)
         self.low, self.high = torch.tensor(rng.normal(size=(2, members, 1, classes, 1, 1)) * 3)
@@ -80,6 +82,8 @@ def test_one_member_has_no_information_and_equal_members_have_none_of_it(kind):
 
 def test_uncertainty_runs_from_certain_to_all_classes_alike():
     class Even:
+        unit = "slice"
+
         def __init__(self, probs):
             self.row = torch.tensor(probs)
 

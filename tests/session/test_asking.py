@@ -219,6 +219,8 @@ def test_the_correlation_is_spearmans_over_slices(hearts):
     volumes = list(hearts.volumes.values())[:3]
 
     class Noisy:
+        unit = "slice"
+
         def probs(self, images):
             for batch in images:
                 x = torch.stack([batch[:, 0] * k for k in (1.0, 0.4, 0.7, 0.2)], 1)

@@ -359,19 +359,6 @@ def test_two_annotators_differing_pixels_teach_nothing(project):
     np.testing.assert_array_equal(taught[~both], np.minimum(mine, yours)[~both])
 
 
-def test_volumes_can_be_the_unit_of_a_query(project):
-    session = project(unit="volume")
-    session.ask(1)
-    assert len(session.queue) == session.cohort.volumes[session.queue[0].volume].shape[0]
-    for slice_id in session.pending[1:]:
-        session.draw(slice_id, line())
-        session.submit(slice_id)
-    assert len(session.snapshot().labelled) == 0
-    session.draw(session.pending[0], line())
-    session.submit(session.pending[0])
-    assert len(session.snapshot().labelled) == 1
-
-
 def test_opening_without_anything_labelled_cannot_train_and_says_why(project):
     session = project()
     with pytest.raises(ColdStart, match="submit"):

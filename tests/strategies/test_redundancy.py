@@ -7,9 +7,12 @@ import pytest
 
 import alnb.strategies.mutual_information as module
 from alnb.store.shelf import Shelf
-from alnb.strategies.common import Narrowed
+from alnb.strategies.common import Narrowed, with_cache
 from alnb.strategies.mutual_information import Quantiser, between
+from alnb.strategies.nath import EntropyMinusMI
 from alnb.strategies.redundancy import Redundancy, Running
+from alnb.strategies.strided import Strided
+from alnb.strategies.wrappers import PerVolume, WarmStart
 from alnb.testing.toy import toy_snapshot
 
 SMALL = Quantiser(bins=4, side=8, depth=8)
@@ -135,10 +138,11 @@ def test_every_setting_and_every_pixel_has_an_entry_of_its_own(counted):
 
 def test_a_damaged_entry_is_computed_again():
     toy = toy_snapshot()
-    lazy = Redundancy(SMALL)
+    cache = {}
+    lazy = Redundancy(SMALL, cache=cache)
     first = lazy.pairs(toy, toy.candidates, toy.labelled)
-    for key in lazy.cache:
-        lazy.cache[key] = lazy.cache[key][:-5]
+    for key in cache:
+        cache[key] = cache[key][:-5]
     np.testing.assert_array_equal(lazy.pairs(toy, toy.candidates, toy.labelled), first)
 
 
@@ -223,3 +227,28 @@ def test_settings_that_mean_nothing_are_refused():
     for wrong in ({"aggregate": "median"}, {"repeats": "twice"}):
         with pytest.raises(ValueError, match="must be one of"):
             Redundancy(**wrong)
+
+
+def test_a_cache_reaches_redundancy_through_wrappers_and_spares_one_that_was_given():
+    mine, theirs = {}, {}
+    given, lacking = Redundancy(SMALL, cache=mine), Redundancy(SMALL)
+    wrapped = PerVolume(WarmStart(Strided(), EntropyMinusMI(redundancy=lacking)), 2)
+    reached = with_cache(wrapped, theirs)
+    assert reached == wrapped
+    assert repr(reached) == repr(wrapped)
+    assert reached.strategy.then.redundancy.cache is theirs
+    assert wrapped.strategy.then.redundancy.cache is None
+    assert with_cache(given, theirs) is given
+    for nothing in (wrapped.strategy.first, PerVolume(Strided(), 2), len, 3, None):
+        assert with_cache(nothing, theirs) is nothing
+    reached.strategy.then.redundancy.pairs(toy_snapshot(), np.array([1, 2]), np.array([3]))
+    assert len(theirs) == 1
+    assert mine == {}
+
+
+def test_without_a_cache_pairs_are_kept_by_the_object_itself(counted):
+    toy, lazy = toy_snapshot(), Redundancy(SMALL)
+    first = lazy.pairs(toy, toy.candidates, toy.labelled)
+    spent = counted()
+    np.testing.assert_array_equal(lazy.pairs(toy, toy.candidates, toy.labelled), first)
+    assert counted() == spent

@@ -135,6 +135,8 @@ def test_scores_of_a_slice_are_equal_by_value_and_pickle():
 class Members:
     """M fixed members, none of whom is computed before it is asked for; counts those alive."""
 
+    unit = "slice"
+
     def __init__(self, members=6, classes=3):
         rng = np.random.default_rng(0)
         self.slopes = rng.normal(size=(members, classes)).astype(np.float32) * 3
