@@ -67,7 +67,7 @@ class VolumeNet:
     recipe: Recipe = STEADY
     loss: str | Loss = "alnb.losses.mixed:mixed_loss"
     channels: tuple[int, ...] = CHANNELS
-    residual_units: int = 1
+    residual_units: int = 0
     device: str | None = None
     unit: Literal["volume"] = field(default="volume", init=False)
     _model: VolumeModel | None = field(default=None, init=False, repr=False, compare=False)
