@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from alnb.cli import contests
 from alnb.cli.images import cohort_of, device_name, split_of
 from alnb.errors import BadInput
 
@@ -44,6 +45,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--project", help="folder; default alnb-runs/NAME. A run cut off goes on")
     run.add_argument("--csv", help="file for the curve; default curve.csv in the project")
     _add_preset(run)
+    contests.add_options(run)
     run.set_defaults(run=run_command)
 
 
@@ -60,9 +62,13 @@ def add_learner(command: argparse.ArgumentParser) -> None:
 def _add_preset(run: argparse.ArgumentParser) -> None:
     preset = run.add_argument_group(
         "a published protocol",
-        "--preset decides what --budget, --rounds, --seed, --per-volume, --steps, --start would.",
+        "--preset decides what --budget, --rounds, --seed, --per-volume, --start would.",
     )
-    preset.add_argument("--preset", choices=("vepa2024",), help="arXiv 2411.15763: all its numbers")
+    preset.add_argument(
+        "--preset",
+        choices=("vepa2024", *contests.NAMES),
+        help="all numbers of arXiv 2411.15763, or of arXiv 2101.02323 on one of its data sets",
+    )
     preset.add_argument("--scale", type=float, help="share of its networks, seeds and steps")
     preset.add_argument("--networks", type=int, help="networks trained in every round")
     preset.add_argument("--seeds", type=int, help="how many times the whole is repeated")
@@ -82,17 +88,32 @@ def _add_preset(run: argparse.ArgumentParser) -> None:
 
 def run_command(options: argparse.Namespace) -> int:
     """``alnb run``."""
-    plain = {"budget": "5%", "rounds": 5, "seed": 0, "per_volume": 2, "steps": None}
-    plain |= {"start": "warm", "features": "pixels", "learner": "single"}
-    theirs = plain if options.preset else dict.fromkeys([*_PRESET, "scale", "encoder_epochs"])
-    wrong = [name for name, default in theirs.items() if getattr(options, name) != default]
-    if wrong:
-        goes = "does not go with --preset" if options.preset else "needs --preset"
-        raise BadInput(f"--{wrong[0].replace('_', '-')} {goes}. See alnb run --help.")
+    _refuse_strangers(options)
+    if options.preset in contests.NAMES:
+        return contests.run(options, stage=_stage, watch=_watch)
     cohort = cohort_of(options.data)
     stored = all(v.has_scribble for v in cohort.volumes.values())
     kind: OracleKind = options.oracle or ("scribble" if stored else "simulated")
     return (_run_preset if options.preset else _run_once)(options, cohort, kind)
+
+
+def _refuse_strangers(options: argparse.Namespace) -> None:
+    """BadInput for an option that the kind of run, or its preset, does not know."""
+    plain = {"budget": "5%", "rounds": 5, "seed": 0, "per_volume": 2, "steps": None}
+    plain |= {"start": "warm", "features": "pixels", "learner": "single"}
+    vepa = dict.fromkeys([*_PRESET, "encoder_epochs"])
+    nath = dict.fromkeys(contests.OPTIONS)
+    if options.preset is None:
+        theirs, goes = vepa | nath | {"scale": None}, "needs --preset"
+    elif options.preset in contests.NAMES:
+        theirs = plain | vepa | {"strategy": None, "oracle": None}
+        theirs = {name: theirs[name] for name in theirs if name not in ("seeds", "steps")}
+        goes = f"does not go with --preset {options.preset}"
+    else:
+        theirs, goes = plain | nath, f"does not go with --preset {options.preset}"
+    wrong = [name for name, default in theirs.items() if getattr(options, name) != default]
+    if wrong:
+        raise BadInput(f"--{wrong[0].replace('_', '-')} {goes}. See alnb run --help.")
 
 
 def _run_once(options: argparse.Namespace, cohort: Cohort, kind: OracleKind) -> int:
