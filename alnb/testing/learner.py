@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from alnb.errors import ColdStart
 from alnb.protocols import Learner
-from alnb.records import IGNORE, Floats, LabelMap, Step, TrainSet
+from alnb.records import IGNORE, Floats, LabelMap, Step, TrainSet, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 CLASSES = 3
 
 
-def toy_train_set(items: int = 4, *, side: int = 32, seed: int = 0) -> TrainSet:
+def toy_train_set(
+    items: int = 4, *, side: int = 32, seed: int = 0, unit: Unit = "slice"
+) -> TrainSet:
     """Bright discs in a grey ring on black, labelled on every other row, IGNORE between.
 
-    Sizes alternate between (side, side) and (side, side - 8), as they do in real cohorts.
+    Sizes alternate between (side, side) and (side, side - 8), as they do in real cohorts. Volumes
+    hold balls in a shell; a third as many slices, of which every other one is labelled.
     """
     rng = np.random.default_rng(seed)
-    pairs = [_toy_slice(side, side - 8 * (item % 2), rng) for item in range(items)]
+    depth = () if unit == "slice" else (side // 3,)
+    pairs = [_toy_item((*depth, side, side - 8 * (item % 2)), rng) for item in range(items)]
     images, targets = zip(*pairs, strict=True)
     return TrainSet(images, targets, np.ones(items, np.int64), CLASSES)
 
@@ -38,15 +42,18 @@ def check_learner(
     """Raise AssertionError with the reason unless `make()` gives a learner that keeps its contract.
 
     `make` returns a fresh learner, the same each time; give it few steps, as it is fitted some six
-    times on `toy_train_set`. `supervised=False` for one that also learns from unlabelled pixels:
-    it may notice a slice in which nobody drew. `exact_weight=False` for one in which weight 2
+    times on `toy_train_set` of its unit. `supervised=False` for one that also learns from unlabelled pixels:
+    it may notice an image in which nobody drew. `exact_weight=False` for one in which weight 2
     equals the item twice only in expectation. `tolerance` on probabilities; above 0 because some
     GPU kernels add in no fixed order.
     """
-    train = toy_train_set()
-    _check_cold_start(make())
     learner = make()
     _require(isinstance(learner, Learner), "It lacks a member of alnb.protocols.Learner.")
+    _require(
+        learner.unit in get_args(Unit), f"`unit` is {learner.unit!r}, neither slice nor volume."
+    )
+    train = toy_train_set(unit=learner.unit)
+    _check_cold_start(make(), train)
     report = learner.fit(train, rng=np.random.default_rng(0))
     _require(report.steps > 0 and not report.stopped, f"A fit to the end reported {report}.")
     _check_probs(learner, train)
@@ -67,8 +74,8 @@ def check_learner(
     _check_stop(make(), train)
 
 
-def _check_cold_start(learner: Learner) -> None:
-    image = _tensor(np.zeros((32, 32), np.float32))
+def _check_cold_start(learner: Learner, train: TrainSet) -> None:
+    image = _tensor(train.images[0])
     calls: dict[str, Callable[[], object]] = {
         "probs": lambda: list(learner.probs([image])),
         "features": lambda: list(learner.features([image])),
@@ -172,13 +179,16 @@ def _gap(first: list[Tensor], second: list[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
 
 
-def _toy_slice(height: int, width: int, rng: np.random.Generator) -> tuple[Floats, LabelMap]:
-    rows, columns = np.indices((height, width))
-    centre = np.array([height, width]) * rng.uniform(0.4, 0.6, 2)
-    away = np.hypot(rows - centre[0], columns - centre[1]) / min(height, width)
+def _toy_item(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Floats, LabelMap]:
+    """Of a slice (H, W), or a volume (Z, H, W), whose slices lie farther apart than its pixels."""
+    scale = np.array([*shape[:-2], min(shape[-2:]), min(shape[-2:])])
+    centre = np.array(shape) * rng.uniform(0.4, 0.6, len(shape))
+    away = np.linalg.norm((np.moveaxis(np.indices(shape), 0, -1) - centre) / scale, axis=-1)
     label = np.where(away < 0.16, 2, np.where(away < 0.28, 1, 0)).astype(np.uint8)
     image = np.array([0.1, 0.5, 0.9])[label] + rng.normal(0, 0.03, label.shape)
-    label[::2] = IGNORE
+    label[..., ::2, :] = IGNORE
+    if len(shape) == 3:
+        label[::2] = IGNORE
     return image.astype(np.float32), label
 
 

@@ -9,7 +9,7 @@ import torch
 from alnb.errors import ColdStart
 from alnb.protocols import ignore, never
 from alnb.records import IGNORE, FitReport, Step
-from alnb.testing.learner import check_learner
+from alnb.testing.learner import check_learner, toy_train_set
 
 
 @dataclass
@@ -97,8 +97,49 @@ class Drifting(ClassMeans):
         self.means = self.means + 1
 
 
-def test_the_simplest_learner_passes():
-    check_learner(ClassMeans)
+class OfVolumes(ClassMeans):
+    """Nearest mean per class, each voxel seen with the whole line of slices through it."""
+
+    unit = "volume"
+
+    def probs(self, images):
+        means = self.known().view(-1, 1, 1, 1)
+        for batch in images:
+            x = (batch + batch.mean(2, keepdim=True)) / 2
+            yield (-(x - means).square()).softmax(1)[None]
+
+    def features(self, images):
+        self.known()
+        return (batch.mean((2, 3, 4)) for batch in images)
+
+
+class SliceBySlice(OfVolumes):
+    """Mixes up the axes of a volume."""
+
+    def probs(self, images):
+        return (p.transpose(3, 4) for p in super().probs(images))
+
+
+class DeafToSlices(HearsIgnore, OfVolumes):
+    """Learns as if every slice of a volume had been labelled."""
+
+
+class Unknown(ClassMeans):
+    unit = "pixel"
+
+
+@pytest.mark.parametrize("simplest", [ClassMeans, OfVolumes])
+def test_the_simplest_learner_passes(simplest):
+    check_learner(simplest)
+
+
+def test_volumes_of_the_toy_are_sparse_and_hold_every_class():
+    train = toy_train_set(3, unit="volume")
+    assert [image.shape for image in train.images] == [(10, 32, 32), (10, 32, 24), (10, 32, 32)]
+    for target in train.targets:
+        said = (target != IGNORE).any((1, 2))
+        assert said.tolist() == [False, True] * 5
+        assert set(np.unique(target)) == {0, 1, 2, IGNORE}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +153,9 @@ def test_the_simplest_learner_passes():
         (Unstoppable, "Asked to stop"),
         (Forgetful, "round trip"),
         (Drifting, "changed the state"),
+        (SliceBySlice, r"expected \(M"),
+        (DeafToSlices, "IGNORE pixels changed"),
+        (Unknown, "neither slice nor volume"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
