@@ -42,10 +42,10 @@ def check_learner(
     """Raise AssertionError with the reason unless `make()` gives a learner that keeps its contract.
 
     `make` returns a fresh learner, the same each time; give it few steps, as it is fitted some six
-    times on `toy_train_set` of its unit. `supervised=False` for one that also learns from unlabelled pixels:
-    it may notice an image in which nobody drew. `exact_weight=False` for one in which weight 2
-    equals the item twice only in expectation. `tolerance` on probabilities; above 0 because some
-    GPU kernels add in no fixed order.
+    times on `toy_train_set` of its unit. `supervised=False` for one that also learns from
+    unlabelled pixels: it may notice an image in which nobody drew. `exact_weight=False` for one in
+    which weight 2 equals the item twice only in expectation. `tolerance` on probabilities; above 0
+    because some GPU kernels add in no fixed order.
     """
     learner = make()
     _require(isinstance(learner, Learner), "It lacks a member of alnb.protocols.Learner.")
