@@ -12,12 +12,15 @@ from typing import Any
 import anywidget
 import ipycanvas
 import ipywidgets
+import numpy as np
 import traitlets
+from numpy.typing import NDArray
 
 from alnb.errors import AlnbError, JournalError
 from alnb.palette import class_colour
 from alnb.records import LabelMap, SliceId, Stroke
 from alnb.session.live import LiveProposal
+from alnb.session.offers import Offer
 from alnb.widgets.keys import KEYS
 from alnb.widgets.messages import (
     Scene,
@@ -31,7 +34,10 @@ from alnb.widgets.plain import Plain
 from alnb.widgets.status import sentence
 
 FRONT = Path(__file__).parent / "front"
-SCRIPTS = ("raster.js", "link.js", "tools.js", "painter.js", "stage.js", "desk.js", "booster.js")
+SCRIPTS = (
+    "raster.js", "link.js", "tools.js", "painter.js", "stage.js", "film.js", "desk.js",
+    "booster.js",
+)  # fmt: skip
 LAYERS = 5
 
 _log = logging.getLogger(__name__)
@@ -76,7 +82,7 @@ class Handlers:
 
 
 class ScribbleCanvas:
-    """Layers image, two proposals, ink and preview at slice resolution, drawn in the browser.
+    """Layers image, proposals, ink and preview at slice resolution, drawn in the browser.
 
     It knows no session: what it shows is handed in, what a person does goes out by `handlers`.
 
@@ -130,6 +136,22 @@ class ScribbleCanvas:
         content = {"kind": "live", "slice": slice_message(slice_id), "id": name}
         self._send(content, [b"", b""] if shown is None else live_buffers(shown))
         self.plain.grow(slice_id, None if shown is None else shown.labels)
+
+    def offer(self, slice_id: SliceId, offered: Offer | None) -> None:
+        """Show what was interpolated for a slice, before any other proposal, or take it away."""
+        name = None if offered is None else offered.id
+        content = {"kind": "between", "slice": slice_message(slice_id), "id": name}
+        self._send(content, [b"" if offered is None else offered.labels.tobytes()])
+        self.plain.offer(slice_id, None if offered is None else offered.labels)
+
+    def film(self, header: Mapping[str, Any], pictures: NDArray[np.uint8]) -> None:
+        """Show small pictures of every slice of a volume; (depth, h, w) greys."""
+        self._send({"kind": "film", **header}, [pictures.tobytes()])
+
+    def film_labels(self, volume: str, maps: Mapping[int, NDArray[np.uint8] | None]) -> None:
+        """Put label maps of the pictures' size on them by index, or take them away."""
+        content = {"kind": "film_labels", "volume": volume, "indices": list(maps)}
+        self._send(content, [b"" if each is None else each.tobytes() for each in maps.values()])
 
     def ink(self, slice_id: SliceId, labels: LabelMap) -> None:
         """Bring the ink of a slice up to date; sends the box that differs, or nothing."""

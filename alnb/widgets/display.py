@@ -10,14 +10,17 @@ from typing import Any
 from alnb.records import LabelMap, SliceId
 from alnb.session.ink import Inks
 from alnb.session.live import LiveProposal
+from alnb.session.offers import Offer
 from alnb.session.session import Session
 from alnb.widgets import status
 from alnb.widgets.canvas import ScribbleCanvas
+from alnb.widgets.film import Film
 from alnb.widgets.imaging import Imaging
 from alnb.widgets.messages import Scene, View, slice_message
 from alnb.widgets.status import Line, Situation
 from alnb.widgets.stopwatch import Stopwatch
 from alnb.widgets.strategies import offered
+from alnb.widgets.walk import Walk, ahead, by_volume, volume_chips, walk
 from alnb.widgets.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ class Display:
     here : the slice in view.
     line : what the state line says; None for a hint at what to do next.
     choosing : whether the next query is being chosen just now.
+    offering : whether slices between labelled ones of a volume are interpolated.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Display:
         self.here: SliceId | None = None
         self.line: Line | None = None
         self.choosing = False
+        self.offering = by_volume(session)
         self._session = session
         self._canvas = canvas
         self._inks = inks
@@ -58,6 +63,8 @@ class Display:
         self._flip = flip
         self._lock = threading.RLock()
         self._imaging = Imaging(session.cohort)
+        self._film = Film(session, canvas, self._imaging)
+        self._offers: dict[SliceId, Offer] = {}
         self._viewers: tuple[Callable[[SliceId], None], ...] = ()
         self._proposed: tuple[SliceId, LabelMap, str] | None = None
         self._live = session.live
@@ -77,8 +84,10 @@ class Display:
             self._canvas.enter(self._scene(slice_id, view))
             self._grown = None
             self.grow()
+            self._canvas.offer(slice_id, self.offer_of(slice_id))
             self.refresh()
         self._live.look_at(slice_id)
+        self._worker.soon("walk", self.walk)
         self._worker.soon("proposal", self.propose)
         self._worker.soon("neighbours", self._send_neighbours)
         self._worker.soon("recall", self._recall)
@@ -103,8 +112,15 @@ class Display:
             except Exception:  # what stands beside the canvas must not keep a slice from showing
                 _log.exception("a listener failed")
 
+    def begin(self) -> None:
+        """Go where the query begins, or goes on."""
+        slice_id = ahead(self._session, None)
+        if slice_id is not None:
+            self.show(slice_id)
+
     def everything(self) -> None:
         """Send all that is shown, to a page that came up blank."""
+        self._film.forget()
         if self.here is not None:
             self.show(self.here)
         else:
@@ -129,15 +145,46 @@ class Display:
                 self._canvas.grow(here, newest)
                 self.refresh()
 
+    def walk(self) -> None:
+        """Bring up to date what is interpolated in the volume in view, and its small pictures."""
+        session, here = self._session, self.here
+        if here is None or not by_volume(session):
+            return
+        ours = self._ours(here) and self.offering and not session.closed
+        found = {o.slice_id: o for o in session.interpolate(here.volume)} if ours else {}
+        with self._lock:
+            if self.here is None or self.here.volume != here.volume:
+                return
+            before, self._offers = self.offer_of(self.here), found
+            if self.offer_of(self.here) is not before:
+                self._canvas.offer(self.here, self.offer_of(self.here))
+            self.refresh()
+        self._film.show(here.volume, self.walking(here).cells, found)
+
+    def offer_of(self, slice_id: SliceId | None) -> Offer | None:
+        """What was interpolated for a slice, as far as it is shown."""
+        return None if slice_id is None else self._offers.get(slice_id)
+
+    def walking(self, here: SliceId) -> Walk:
+        """Where one is in the volume of a slice."""
+        return walk(self._session, here, self._offers, offering=self.offering)
+
+    def _ours(self, slice_id: SliceId) -> bool:
+        """Whether a slice is of a patient who may be labelled."""
+        session = self._session
+        return session.cohort.volumes[slice_id.volume].patient in session.split.train
+
     def propose(self) -> None:
         """Fetch the model's label map of the slice in view, and journal that it was seen."""
         slice_id = self.here
         session = self._session
         if slice_id is None or session.closed:
             return
-        ours = session.cohort.volumes[slice_id.volume].patient in session.split.train
-        # what is asked is journalled as seen; what somebody passes by on the wheel is not
-        shown = session.opened if ours and slice_id in session.queue else session.prediction
+        # what is asked is journalled as seen; what somebody passes by on the wheel is not, nor
+        # what an interpolation stands in front of
+        asked = self._ours(slice_id) and slice_id in session.queue
+        seen = asked and self.offer_of(slice_id) is None
+        shown = session.opened if seen else session.prediction
         found = shown(slice_id)
         with self._lock:
             if slice_id != self.here:
@@ -150,7 +197,7 @@ class Display:
         session = self._session
         volume = session.cohort.volumes[slice_id.volume]
         queue = session.queue
-        editable = volume.patient in session.split.train and not session.closed
+        editable = self._ours(slice_id) and not session.closed
         shown = self._proposal_of(slice_id)
         why = ""
         if not editable:
@@ -209,16 +256,16 @@ class Display:
         with self._lock:
             now = self.situation()
             session, here = self._session, self.here
-            queue = [(slice_message(s), session.status(s)) for s in session.queue]
             job = session.job
             running = now.training and job is not None
             line = self.line or status.hint(now)
             undone = here is not None and bool(session.draft(here).undone)
             proposal, grown = self._proposal_of(here), self._grown_of(here)
-            badge = "" if proposal is None else proposal[2]
+            offer = self.offer_of(here)
             self._canvas.ui(
                 {
-                    "queue": status.chips(queue, slice_message(here) if here else {}),
+                    "queue": self._chips(),
+                    "walk": status.track(now),
                     "round": None if session.round is None else session.round.number + 1,
                     "acts": [act.as_message() for act in status.acts(now)],
                     "strategy": offered(
@@ -229,12 +276,19 @@ class Display:
                     "note": "" if session.round is None else session.round.note,
                     "undo": here is not None and session.draft(here).undoable,
                     "redo": undone,
-                    "badge": badge if grown is None else grown.badge,
+                    "badge": status.badge(proposal, grown, offer),
                     "live": self._live.on,
                     "training": _training(job) if running else None,
                     "line": line.as_message(),
                 }
             )
+
+    def _chips(self) -> list[dict[str, Any]]:
+        session, here = self._session, self.here
+        if by_volume(session):
+            return volume_chips(session, here)
+        queue = [(slice_message(s), session.status(s)) for s in session.queue]
+        return status.chips(queue, slice_message(here) if here else {})
 
     def situation(self) -> Situation:
         """All that decides which buttons there are, as it is now."""
@@ -244,21 +298,21 @@ class Display:
         strokes_or_base = here is not None and (
             bool(session.draft(here).strokes) or session.draft(here).base is not None
         )
-        answered = {*labelled, *(s for s, _ in session.state.skipped)}
-        free = [i for i, s in enumerate(session.pool.slices) if not answered.issuperset(s)]
-        keep = session.created.keep_labelled
+        free, _ = session.candidates()
         return Situation(
             asked=session.round is not None,
             status="submitted" if here is None else session.status(here),
             ink=strokes_or_base,
             proposal=self._proposal_of(here) is not None,
             live=self._grown_of(here) is not None,
+            offered=self.offer_of(here) is not None,
+            walk=self.walking(here) if here is not None and by_volume(session) else None,
             pending=len(session.pending),
             untrained=len(labelled - (fit.taught if fit else frozenset())),
             labelled=len(labelled),
             training=session.job is not None and session.job.running,
             choosing=self.choosing,
-            left=len(session.pool) if keep else len(free),
+            left=int(free.sum()),
             n=self._next_n(),
             locked=session.closed,
         )

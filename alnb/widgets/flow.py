@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alnb.records import Round
+from alnb.records import Round, VolumeId
 from alnb.session.session import Session
 from alnb.store.events import Entry, Evaluated, FitFailed, FitFinished, FitStarted, RoundOpened
 from alnb.widgets import status
@@ -84,7 +84,7 @@ class Flow:
             display.refresh()
         line = display.line = _announcement(opened)
         if self._session.pending:
-            display.show(self._session.pending[0])
+            display.begin()
             display.say(line)
 
     # ---- from the session ----
@@ -122,7 +122,7 @@ class Flow:
             return
         pending, opened = self._session.pending, self._session.round
         if pending and display.here not in pending:
-            display.show(pending[0])
+            display.begin()
         if opened is not None and opened.note and pending:
             display.say(_announcement(opened))
         else:
@@ -163,6 +163,8 @@ class Flow:
 
 
 def _announcement(opened: Round) -> Line:
-    """How many slices a query brings, and why another strategy than asked for chose them."""
-    text = f"Round {opened.number + 1}: {len(opened.query)} to label."
+    """How much a query brings, and why another strategy than asked for chose it."""
+    volumes = sum(isinstance(item, VolumeId) for item in opened.query)
+    what = status.count(volumes, "volume") if volumes else str(len(opened.query))
+    text = f"Round {opened.number + 1}: {what} to label."
     return Line(f"{text} {opened.note}", "warn") if opened.note else Line(text, "good")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alnb.data.cohort import Cohort
 from alnb.data.greys import Range, greys
@@ -28,6 +29,19 @@ class Imaging:
         scaled = (image - low) * (65535 / (high - low))
         pixels = np.clip(np.rint(scaled), 0, 65535).astype("<u2")
         return View(slice_id, (image.shape[0], image.shape[1]), (low, high), window, pixels)
+
+    def film(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """(Z, h, w) greys of a whole volume, each slice scaled to `size`, under its window."""
+        from PIL import Image
+
+        _, (low, high) = self._grey(name)
+        greys = np.clip((self._cohort.volumes[name].image() - low) * (255 / (high - low)), 0, 255)
+        height, width = size
+        small = [
+            Image.fromarray(each).resize((width, height), Image.Resampling.BOX)
+            for each in np.rint(greys).astype(np.uint8)
+        ]
+        return np.stack([np.asarray(each) for each in small])
 
     def _grey(self, name: str) -> tuple[Range, Range]:
         if name not in self._greys:

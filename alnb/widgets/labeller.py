@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alnb.errors import IllegalEvent
-from alnb.records import SliceId, Stroke
+from alnb.records import SliceId, Stroke, VolumeId
+from alnb.session.answering import FINISHED
 from alnb.session.ink import Inks
 from alnb.session.live import LiveProposal
+from alnb.session.offers import Offer
 from alnb.session.session import Kind, Session
 from alnb.store.events import (
     Entry,
     QueryAmended,
+    SliceReopened,
     SliceSkipped,
     SliceSubmitted,
     StrokeAdded,
@@ -29,6 +32,7 @@ from alnb.widgets.flow import Flow
 from alnb.widgets.messages import read_slice
 from alnb.widgets.status import Line
 from alnb.widgets.stopwatch import Stopwatch
+from alnb.widgets.walk import ahead, beside, by_volume, worth
 from alnb.widgets.worker import Worker
 
 _LONGEST_STROKE_S = 30.0  # after a lost "up" the panels may move again
@@ -94,7 +98,7 @@ class Labeller:
             session.watch(self._watched),
             session.watch(self._flow.watched),
         ]
-        start = next(iter(session.pending or session.queue), None) or _first(session)
+        start = ahead(session, None) or next(iter(session.queue), None) or _first(session)
         if start is not None:
             self.show(start)
         self._display.line = status.greeting(len(session.state.labelled), session.problems)
@@ -188,6 +192,14 @@ class Labeller:
             "stop": lambda _: self._flow.stop(),
             "ask": lambda _: self._flow.ask(),
             "live": self._switch,
+            "between": self._interpolate,
+            "accept_all": self._accept_all,
+            "withdraw": self._withdraw,
+            "worth": lambda _: self._worth(),
+            "finish": self._finish,
+            "reopen": self._reopen,
+            "next_volume": lambda _: self._go_volume(1),
+            "previous_volume": lambda _: self._go_volume(-1),
             "strategy": lambda d: self._flow.choose(str(d["strategy"])),
         }
         if name not in acts:
@@ -207,6 +219,10 @@ class Labeller:
         live.switch(bool(details.get("on", not live.on)))
         self._display.refresh()
 
+    def _interpolate(self, details: Mapping[str, Any]) -> None:
+        self._display.offering = bool(details.get("on", not self._display.offering))
+        self._display.walk()
+
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:
         slice_id = read_slice(details["slice"])
         shown = self._shown(slice_id, details, kind)
@@ -220,10 +236,20 @@ class Labeller:
 
     def _shown(
         self, slice_id: SliceId, details: Mapping[str, Any], kind: Kind
-    ) -> LiveProposal | None:
-        """The live proposal that the person had in view; a newer one may be on its way by now."""
+    ) -> LiveProposal | Offer | None:
+        """The proposal that the person had in view; a newer one may be on its way by now."""
+        offer = self._display.offer_of(slice_id)
+        if details.get("between") is not None:
+            if offer is None or offer.id != details["between"]:
+                if kind != "accepted":
+                    return None
+                raise IllegalEvent(
+                    "What was interpolated here has changed meanwhile, so nothing was submitted. "
+                    "Look at what is shown now, and accept that."
+                )
+            return offer
         if "live" not in details:
-            return self.session.live.latest(slice_id)
+            return offer or self.session.live.latest(slice_id)
         if details["live"] is None:
             return None
         found = self.session.live.known(slice_id, str(details["live"]))
@@ -238,6 +264,67 @@ class Labeller:
         slice_id = read_slice(details["slice"])
         self.session.skip(slice_id, seconds=self._stopwatch.seconds(slice_id))
         self._finished(slice_id)
+
+    # ---- whole volumes ----
+
+    def _accept_all(self, details: Mapping[str, Any]) -> None:
+        """Take the interpolations of the gap in view, or of the volume; the view stays."""
+        here = read_slice(details["slice"])
+        reach = [SliceId(here.volume, i) for i in self._display.walking(here).within_reach]
+        offers = [offer for s in reach if (offer := self._display.offer_of(s)) is not None]
+        seconds = {s: self._stopwatch.seconds(s) for s in reach}
+        taken = self.session.accept_between(offers, seconds)
+        self._display.walk()
+        self._display.ink(self.here)
+        words = f"{status.count(len(taken), 'interpolated slice')} accepted."
+        self._display.say(Line(f"{words} Each can be undone by itself, or all taken back.", "good"))
+
+    def _withdraw(self, details: Mapping[str, Any]) -> None:
+        here = read_slice(details["slice"])
+        back = self._display.walking(here).takeable_back
+        gone = self.session.withdraw(SliceId(here.volume, i) for i in back)
+        self._display.walk()
+        self._display.ink(self.here)
+        words = status.count(len(gone), "interpolated slice")
+        self._display.say(Line(f"{words} taken back, and offered again."))
+
+    def _worth(self) -> None:
+        """The slice most worth labelling of the volume in view, or where the query goes on."""
+        here = self.here
+        if here is None or not by_volume(self.session):
+            return
+        now = self._display.walking(here)
+        index = worth(now.cells, now.open - {here.index} or now.open)
+        if index is None:
+            self._next_open()
+        else:
+            self.show(SliceId(here.volume, index))
+
+    def _finish(self, details: Mapping[str, Any]) -> None:
+        """Wait no longer for the untouched slices of a volume, and go on with the next one."""
+        volume = read_slice(details["slice"]).volume
+        for slice_id in [s for s in self.session.pending if s.volume == volume]:
+            seconds = self._stopwatch.seconds(slice_id)
+            if seconds and not self.session.draft(slice_id).strokes:
+                self.session.skip(slice_id, FINISHED, seconds)
+        self.session.finish(VolumeId(volume))
+        left = [s for s in self.session.pending if s.volume == volume]
+        if left:
+            self.show(left[0])
+            words = "These strokes were not submitted. Submit them or take them back; the rest of "
+            self._display.say(Line(f"{words}the volume is done.", "warn"))
+            return
+        self._finished(SliceId(volume, read_slice(details["slice"]).index))
+
+    def _reopen(self, details: Mapping[str, Any]) -> None:
+        here = read_slice(details["slice"])
+        self.session.reopen(here.volume)
+        self.show(here)
+
+    def _go_volume(self, by: int) -> None:
+        slice_id = beside(self.session, self.here, by)
+        if slice_id is not None and by_volume(self.session):
+            self.show(slice_id)
 
     def _finished(self, slice_id: SliceId) -> None:
         """Go on: to the next open slice, or, in automatic mode, to training."""
@@ -269,12 +356,10 @@ class Labeller:
         self.show(min(same, key=lambda s: abs(s.index - here.index)) if same and here else queue[0])
 
     def _next_open(self) -> None:
-        """The next pending slice after the one in view, in query order, from the start again."""
-        queue, pending = self.session.queue, set(self.session.pending)
-        if not pending:
-            return
-        start = queue.index(self.here) + 1 if self.here in queue else 0
-        self.show(next(s for s in (*queue[start:], *queue[:start]) if s in pending))
+        """Where the query goes on from the slice in view; see `walk.ahead`."""
+        slice_id = ahead(self.session, self.here)
+        if slice_id is not None:
+            self.show(slice_id)
 
     # ---- from the session, on any thread ----
 
@@ -282,8 +367,11 @@ class Labeller:
         match entry.event:
             case StrokeAdded() | StrokeUndone() | StrokeRedone():
                 self._worker.soon("ink", self._ink)
-            case SliceSubmitted() | SliceSkipped() | QueryAmended():
+            case SliceSubmitted() | SliceSkipped() | SliceReopened() | QueryAmended():
                 self._worker.soon("ink", self._ink)
+            case _:
+                return
+        self._worker.soon("walk", self._display.walk)
 
     def _watched(self, what: str) -> None:
         if what == "model":

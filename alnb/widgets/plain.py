@@ -73,6 +73,7 @@ class Plain:
         self._scene: Scene | None = None
         self._ink: LabelMap | None = None
         self._grown: LabelMap | None = None
+        self._offered: LabelMap | None = None
         self._timer: threading.Timer | None = None
         self.widget = self._controls(classes)
         layers.on_client_ready(self._client_ready)
@@ -114,7 +115,7 @@ class Plain:
     def enter(self, scene: Scene) -> None:
         """Show a scene, if nobody else does."""
         self._scene, self._ink, self._brush = scene, scene.ink, self._brush.cancel()
-        self._grown = None
+        self._grown = self._offered = None
         viewport = self._viewport()
         wide, tall = viewport.fitted(640, 560)
         self._layers.layout.width, self._layers.layout.height = f"{wide:.0f}px", f"{tall:.0f}px"
@@ -140,6 +141,15 @@ class Plain:
             with drawing():
                 self._proposals()
 
+    def offer(self, slice_id: SliceId, labels: LabelMap | None) -> None:
+        """Show what was interpolated for the slice in view in place of other proposals."""
+        if self._scene is None or self._scene.view.slice_id != slice_id:
+            return
+        self._offered = labels
+        if self._needed() and self._timer is not None:
+            with drawing():
+                self._proposals()
+
     def ui(self, state: Mapping[str, Any]) -> None:
         """Show the state line."""
         if self._needed():
@@ -156,13 +166,14 @@ class Plain:
             self._put(INK, coloured(self._ink, 190))
 
     def _proposals(self) -> None:
-        """The live proposal hatched, or the model's filled: never both."""
+        """What was interpolated, or the live proposal, hatched; or the model's filled: only one."""
         self._layers[PROPOSAL].clear()
         self._layers[LIVE].clear()
-        shown = self._grown
+        shown = self._grown if self._offered is None else self._offered
         if shown is not None:
             rows, cols = np.indices(shown.shape)
-            kept = (shown != 0) & ((rows - cols) % 4 < 2)
+            slant = cols if self._offered is None else 0
+            kept = (shown != 0) & ((rows - slant) % 4 < 2)
             self._put(LIVE, coloured(np.where(kept, shown, IGNORE).astype(np.uint8), 110))
         elif self._scene is not None and self._scene.proposal is not None:
             model = self._scene.proposal

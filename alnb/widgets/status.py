@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alnb.errors import AlnbError
-from alnb.records import Metrics, Step
+from alnb.records import LabelMap, Metrics, SliceId, Step
+from alnb.session.live import LiveProposal
+from alnb.session.offers import Offer
+from alnb.widgets.walk import Walk
 
 Tone = Literal["plain", "good", "warn", "error"]
 
@@ -61,6 +64,8 @@ class Situation:
     training, choosing : whether a training runs, or the next query is being chosen.
     left : how many items can still be asked; n : how many the next query takes.
     locked : whether nothing may be changed.
+    offered : whether an interpolation is shown, which then takes the place of other proposals.
+    walk : where one is in a volume; None where single slices are asked for.
     """
 
     asked: bool = True
@@ -76,6 +81,8 @@ class Situation:
     n: int = 6
     locked: bool = False
     live: bool = False
+    offered: bool = False
+    walk: Walk | None = None
 
 
 def acts(now: Situation) -> tuple[Act, ...]:
@@ -104,17 +111,69 @@ def acts(now: Situation) -> tuple[Act, ...]:
 
 def _slice_acts(now: Situation) -> list[Act]:
     verb = "Submit again" if now.status == "edited" else "Submit"
-    buttons = [
-        Act("submit", verb, "Submit the strokes; untouched pixels stay open", enabled=now.ink),
-        Act("mask", "Submit as mask", "Untouched pixels become background", enabled=now.ink),
-    ]
-    if now.proposal or now.live:
+    mask = Act("mask", "Submit as mask", "Untouched pixels become background", enabled=now.ink)
+    if now.walk is not None and not now.ink:
+        mask = Act("mask", "Nothing here", "None of the classes is on this slice: background only")
+    submit = Act("submit", verb, "Submit the strokes; untouched pixels stay open", enabled=now.ink)
+    buttons = [submit, mask]
+    if now.offered:
+        hint = "Submit what was interpolated, corrected by your strokes (Ctrl+Shift+Enter)"
+        buttons.append(Act("accept", "Accept interpolation", hint))
+    elif now.proposal or now.live:
         whose = "grown from" if now.live else "of the model, corrected by"
         hint = f"Submit the proposal {whose} your strokes (Ctrl+Shift+Enter)"
         buttons.append(Act("accept", "Accept proposal", hint))
     if now.status == "open":
         buttons.append(Act("skip", "Skip", "Pass over this slice (Ctrl+Space)"))
     return buttons
+
+
+def track(now: Situation) -> dict[str, Any] | None:
+    """The track of a volume as the browser reads it; None where single slices are asked for."""
+    walk = now.walk
+    if walk is None:
+        return None
+    return {
+        "volume": walk.volume,
+        "here": walk.here,
+        "cells": list(walk.cells),
+        "text": walk.summary(),
+        "offering": walk.offering,
+        "acts": [] if now.locked else [act.as_message() for act in _volume_acts(walk)],
+    }
+
+
+def _volume_acts(walk: Walk) -> list[Act]:
+    reach, back = walk.within_reach, walk.takeable_back
+    buttons = []
+    if back:
+        words = f"Take back {count(len(back), 'interpolated slice')}: they are offered again"
+        buttons.append(Act("withdraw", f"Take back {len(back)}", words))
+    if reach:
+        which = "in this gap" if walk.here in reach else "in this volume"
+        words = f"Accept all interpolated slices {which} (Shift+I); each can be undone by itself"
+        buttons.append(Act("accept_all", f"Accept all {len(reach)}", words))
+    if walk.open:
+        words = "The middle, the ends, then the middle of the largest gap (N)"
+        buttons.append(Act("worth", "Next worth labelling", words))
+        words = "Leave the other slices of this volume unlabelled and go on (Shift+D)"
+        buttons.append(Act("finish", "Done with volume", words, enabled=walk.number > 0))
+    if walk.finished:
+        words = "Give back the slices that were left when this volume was done"
+        buttons.append(Act("reopen", "Reopen volume", words))
+    return buttons
+
+
+def badge(
+    proposal: tuple[SliceId, LabelMap, str] | None, grown: LiveProposal | None, offer: Offer | None
+) -> str:
+    """Names what is proposed for the slice in view; one proposal is seen at a time."""
+    if offer is not None:
+        low, high = offer.between
+        return f"between slices {low + 1} and {high + 1}"
+    if grown is not None:
+        return grown.badge
+    return "" if proposal is None else proposal[2]
 
 
 def _ask(now: Situation, ready: bool) -> Act:
@@ -137,7 +196,12 @@ def _primary(now: Situation, buttons: list[Act]) -> Act | None:
 
 
 def hint(now: Situation) -> Line:
-    """What to do next, in words."""
+    """What to do next, in words; in a volume, where one is before that."""
+    line = _next(now)
+    return line if now.walk is None else Line(f"{now.walk.sentence()} {line.text}", line.tone)
+
+
+def _next(now: Situation) -> Line:
     drawing = now.status in ("open", "edited") and (now.asked or now.ink)
     cases = (
         (now.locked, Line("Read only.")),
@@ -145,6 +209,10 @@ def hint(now: Situation) -> Line:
         (
             drawing and now.status == "edited",
             Line("Changed since it was submitted: submit it again.", "warn"),
+        ),
+        (
+            drawing and now.offered,
+            Line("Accept the interpolation, or draw where it is wrong."),
         ),
         (
             drawing and now.live,
@@ -157,6 +225,10 @@ def hint(now: Situation) -> Line:
         (
             drawing and now.proposal,
             Line("Accept the model's proposal, or draw where it is wrong."),
+        ),
+        (
+            drawing and now.walk is not None,
+            Line("Draw the structures and submit, or say that nothing is here."),
         ),
         (drawing, Line("Draw a stroke on each structure, background too, then submit.")),
         (not now.asked, Line("Ask for the first slices to begin.")),

@@ -25,6 +25,7 @@ const ICONS = {
   sprout: "M8 14V8.500M8 8.500C8 5.500 5.800 4 2.500 4 2.500 7 4.700 8.500 8 8.500ZM8 7c0-2.800 2-4.500 5.500-4.500C13.500 5.500 11.500 7 8 7Z",
   outline: "M8 3.500c3 0 4.500 2 4.500 4.500S11 12.500 8 12.500 3.500 10.500 3.500 8 5 3.500 8 3.500Z",
   eye: "M1.500 8S4 3.500 8 3.500 14.500 8 14.500 8 12 12.500 8 12.500 1.500 8 1.500 8ZM8 6a2 2 0 1 0 0 4 2 2 0 0 0 0-4Z",
+  between: "M4 2.500h8M2.500 13.500h11M5 5.500h6M4.500 8h7M3.500 10.800h9",
   reset: "M3 3v3.500h3.500M3.200 6.300A5.200 5.200 0 1 1 3 9.500",
 };
 
@@ -46,6 +47,7 @@ class Desk {
     this.setup = null;
     this.ui = null;
     this.note = null;
+    this.film = new Film(link, painter, (index, parts) => this.cell(index, parts));
     this.build();
     this.stage = new Stage(link, painter, tools, { overlay: this.overlay, cursor: this.cursor });
     this.offs = [
@@ -95,6 +97,7 @@ class Desk {
     this.root?.removeEventListener("keydown", this.keydown, true);
     this.root?.removeEventListener("keyup", this.keyup, true);
     this.offs.forEach((off) => off());
+    this.film.close();
     this.stage.close();
     clearTimeout(this.fading);
     clearTimeout(this.forgetting);
@@ -145,12 +148,14 @@ class Desk {
     this.chips = h("div", { className: "alnb-chips", "@role": "list", "@aria-label": "Queue" });
     this.back = this.button("‹", "Previous slice of the query (←)", () => this.go(-1), { cls: "alnb-arrow" });
     this.forth = this.button("›", "Next slice of the query (→)", () => this.go(1), { cls: "alnb-arrow" });
+    this.before = this.button("‹", "Previous volume of the query (Shift+←)", () => this.onVolume("previous_volume"), { cls: "alnb-arrow" });
+    this.after = this.button("›", "Next volume of the query (Shift+→)", () => this.onVolume("next_volume"), { cls: "alnb-arrow" });
     this.fallback = this.button("!", "", () => this.say(this.ui.note, "warn", 15000), { cls: "alnb-fallback" });
     this.fallback.hidden = true;
     const top = box(
       "alnb-top",
       box("alnb-name", this.title, this.where),
-      box("alnb-queue", this.fallback, this.count, this.back, this.chips, this.forth),
+      box("alnb-queue", this.fallback, this.count, this.back, this.before, this.chips, this.forth, this.after),
       this.button("?", "Keys (?)", () => this.help(), { cls: "alnb-round" }),
     );
 
@@ -162,6 +167,9 @@ class Desk {
     this.undo = this.button("", "Undo (Ctrl+Z)", () => this.onSlice("undo"), { glyph: "undo" });
     this.redo = this.button("", "Redo (Ctrl+Shift+Z)", () => this.onSlice("redo"), { glyph: "redo" });
     this.clear = this.button("", "Take back every stroke on this slice", () => this.onSlice("clear"), { glyph: "clear" });
+    this.interpolating = this.toggle("Interpolate", "Fill in slices between labelled ones, as proposals (I)",
+      "between", () => Boolean(this.ui?.walk?.offering), () => this.interpolate());
+    this.interpolating.hidden = true;
     const left = box(
       "alnb-left",
       head("Class"),
@@ -175,6 +183,7 @@ class Desk {
         () => tools.protect, () => tools.set({ protect: !tools.protect })),
       this.toggle("Live proposal", "Grow the strokes into a proposal while drawing (V)", "sprout",
         () => Boolean(this.ui?.live), () => this.switchLive()),
+      this.interpolating,
       box("alnb-row", this.undo, this.redo, this.clear),
     );
 
@@ -217,6 +226,11 @@ class Desk {
       ),
     );
 
+    this.far = h("span", { className: "alnb-far" });
+    this.walkActs = box("alnb-walk-acts");
+    this.track = box("alnb-track", this.film.element, box("alnb-walk", this.far, this.walkActs));
+    this.track.hidden = true;
+
     this.acts = box("alnb-acts");
     this.bar = h("progress", { max: 1, value: 0 });
     this.bar.setAttribute("aria-label", "Training");
@@ -231,7 +245,7 @@ class Desk {
     const state = h("div", { className: "alnb-state", "@role": "status", "@aria-live": "polite" }, this.saved, this.line);
 
     this.el.classList.add("alnb-parts");
-    this.el.replaceChildren(top, left, this.overlay, right, bottom, state);
+    this.el.replaceChildren(top, left, this.overlay, right, this.track, bottom, state);
     this.settings();
     this.state();
   }
@@ -357,12 +371,16 @@ class Desk {
   show(ui) {
     this.ui = ui;
     const done = ui.queue.filter(({ status }) => status !== "open").length;
-    this.count.textContent = ui.queue.length ? `${done} of ${ui.queue.length} done` : "no query";
-    this.back.disabled = this.forth.disabled = ui.queue.length < 2;
+    const what = ui.walk ? `${plural(ui.queue.length, "volume")} done` : `${ui.queue.length} done`;
+    this.count.textContent = ui.queue.length ? `${done} of ${what}` : "no query";
+    for (const arrow of [this.back, this.forth, this.before, this.after]) arrow.disabled = ui.queue.length < 2;
+    this.back.hidden = this.forth.hidden = Boolean(ui.walk);
+    this.before.hidden = this.after.hidden = !ui.walk;
+    this.walk(ui.walk);
     this.chips.replaceChildren(
-      ...ui.queue.map(({ slice, status, here }, i) => {
+      ...ui.queue.map(({ slice, status, here, title: told }, i) => {
         const words = { open: "to do", submitted: "submitted", skipped: "skipped" }[status] ?? status;
-        const title = `${slice.volume}, slice ${slice.index + 1}: ${words}`;
+        const title = told ?? `${slice.volume}, slice ${slice.index + 1}: ${words}`;
         const chip = this.button(status === "submitted" ? "✓" : status === "skipped" ? "–" : String(i + 1),
           title, () => this.link.act("show", { target: slice }), { cls: "alnb-chip" });
         chip.dataset.status = status;
@@ -371,14 +389,7 @@ class Desk {
       }),
     );
     this.chips.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
-    this.acts.replaceChildren(
-      ...ui.acts.map(({ act, label, hint, primary, enabled }) => {
-        const button = this.button(label, hint, () => this.decide(act), { cls: primary ? "alnb-primary" : "" });
-        button.disabled = !enabled;
-        button.dataset.act = act;
-        return button;
-      }),
-    );
+    this.buttons(this.acts, ui.acts, (act) => this.decide(act));
     this.strategies({ underway: Boolean(this.wanted) });
     this.fallback.hidden = !ui.note;
     this.fallback.title = ui.note;
@@ -398,6 +409,36 @@ class Desk {
       this.stop.disabled = stopping;
     }
     this.state();
+  }
+
+  buttons(box, acts, perform) {
+    box.replaceChildren(
+      ...acts.map(({ act, label, hint, primary, enabled }) => {
+        const button = this.button(label, hint, () => perform(act), { cls: primary ? "alnb-primary" : "" });
+        button.disabled = !enabled;
+        button.dataset.act = act;
+        return button;
+      }),
+    );
+  }
+
+  /** The track of a volume; where single slices are asked for there is none. */
+  walk(walk) {
+    this.track.hidden = this.interpolating.hidden = !walk;
+    if (this.root) this.root.dataset.track = walk ? "yes" : "no";
+    if (!walk) return;
+    this.film.show(walk);
+    this.far.textContent = this.far.title = walk.text;
+    this.buttons(this.walkActs, walk.acts, (act) => this.onVolume(act));
+  }
+
+  cell(index, parts) {
+    const button = this.button("", "", () => {
+      const { volume } = this.ui.walk;
+      this.link.act("show", { target: { volume, index } });
+    }, { cls: "alnb-cell" });
+    button.append(...parts);
+    return button;
   }
 
   /** A sentence of the view's own, for a few seconds in the place of the kernel's. */
@@ -463,15 +504,32 @@ class Desk {
 
   decide(act) {
     this.painter.commit();
-    const { live, grown } = this.painter;
+    const { live, grown, between, offered } = this.painter;
     // what is accepted, or passed over, is what stands here now, not what may be on its way
-    const seen = act === "accept" ? live?.id ?? null : grown;
-    this.link.act(act, this.slice ? { slice: this.slice, live: seen } : {});
+    const seen = act === "accept"
+      ? { live: between ? null : live?.id ?? null, between: between?.id ?? null }
+      : { live: grown, between: offered };
+    this.link.act(act, this.slice ? { slice: this.slice, ...seen } : {});
   }
 
   key_act(name) {
     const found = this.ui?.acts.find(({ act, enabled }) => enabled && (act === name || name === "primary"));
     if (found) this.decide(found.act);
+  }
+
+  /** What is done to a whole volume. */
+  onVolume(name) {
+    this.painter.commit();
+    if (this.ui?.walk && this.slice) this.link.act(name, { slice: this.slice });
+  }
+
+  key_volume(name) {
+    const found = this.ui?.walk?.acts.find(({ act, enabled }) => enabled && act === name);
+    if (found) this.onVolume(name);
+  }
+
+  interpolate() {
+    if (this.ui?.walk) this.link.act("between", { on: !this.ui.walk.offering });
   }
 
   switchLive() {
@@ -563,6 +621,12 @@ class Desk {
       above: () => this.browse(1),
       below: () => this.browse(-1),
       home: () => this.home_(),
+      worth: () => this.key_volume("worth"),
+      between: () => this.interpolate(),
+      accept_all: () => this.key_volume("accept_all"),
+      next_volume: () => this.onVolume("next_volume"),
+      previous_volume: () => this.onVolume("previous_volume"),
+      finish: () => this.key_volume("finish"),
       primary: () => this.key_act("primary"),
       accept: () => this.key_act("accept"),
       live: () => this.switchLive(),

@@ -24,6 +24,7 @@ class Painter {
     link.on("near", (slice, [image]) => this.remember(slice, image));
     link.on("proposal", (content, [labels]) => this.propose(content, labels));
     link.on("live", (content, buffers) => this.grow(content, buffers));
+    link.on("between", (content, [labels]) => this.offer(content, labels));
     link.on("ink", (content, [labels]) => this.patch(content, labels));
     link.on("ack", (content, [labels]) => this.patch(content, labels));
     tools.on((changes) => {
@@ -51,6 +52,7 @@ class Painter {
     this.provisional = new Uint8Array(height * width);
     this.proposal = proposal?.byteLength ? new Uint8Array(proposal) : null;
     this.live = null;
+    this.between = null;
     this.remember(scene, image);
     this.resize(width, height);
     this.replay();
@@ -82,10 +84,27 @@ class Painter {
     this.flush();
   }
 
+  /** What was interpolated between labelled slices. It takes the place of any other proposal. */
+  offer({ slice, id }, labels) {
+    if (!this.scene || keyOf(slice) !== this.scene.key) return;
+    this.between = id ? { id, labels: new Uint8Array(labels) } : null;
+    this.paintProposal();
+    this.paintLive();
+    this.flush();
+  }
+
   /** The id of the live proposal in view; null where there is none, or it is hidden. */
   get grown() {
-    const { hidden, opacity } = this.tools;
-    return hidden || opacity === 0 ? null : this.live?.id ?? null;
+    return this.between || !this.looking ? null : this.live?.id ?? null;
+  }
+
+  /** The id of the interpolation in view, likewise. */
+  get offered() {
+    return this.looking ? this.between?.id ?? null : null;
+  }
+
+  get looking() {
+    return !this.tools.hidden && this.tools.opacity > 0;
   }
 
   /** Put a box of authoritative labels in place; the preview of the stroke behind it goes away. */
@@ -237,11 +256,12 @@ class Painter {
     const { proposal, tools } = this;
     // solid: an outline with a wash, or filled
     const look = (edge) => [tools.outline ? (edge ? 1 : 0.16) : 0.62];
-    this.paintRegions("proposal", this.live ? null : proposal, look);
+    this.paintRegions("proposal", this.live || this.between ? null : proposal, look);
   }
 
   paintLive() {
     const { live, tools } = this;
+    if (this.between) return this.paintBetween();
     // hatched and dashed, so that it is told from ink and from the model's proposal without colour;
     // the gaps of the dashes are dark, which shows on bright tissue, and the hatch is fainter where
     // it is less sure
@@ -252,6 +272,15 @@ class Painter {
       return [trust * (tools.outline ? (between ? 0.08 : 0.5) : between ? 0.4 : 0.8)];
     };
     this.paintRegions("live", live?.labels, look);
+  }
+
+  paintBetween() {
+    // lines along the rows and a light edge: neither the slant of a live proposal nor solid
+    const look = (edge, at, row) => {
+      if (edge) return [1, lighter];
+      return [row % 3 ? (this.tools.outline ? 0.1 : 0.45) : this.tools.outline ? 0.4 : 0.75];
+    };
+    this.paintRegions("live", this.between.labels, look);
   }
 
   /** Paint a label map but for its background; `look` gives alpha, and shade, of each pixel. */
