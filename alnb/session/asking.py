@@ -143,9 +143,10 @@ class Asking(Embedding):
     def ask(self, n: int, *, strategy: Strategy | None = None) -> Round:
         """Open the next round: `n` items chosen by the strategy out of those that may be asked.
 
-        The slices of the current query that nobody answered go back to the pool. Where the gate
-        finds the model too weak for the strategy, the cold start chooses, and the round's `note`
-        says so.
+        Items of the current query of which nobody answered anything go back to the pool; a volume
+        that is answered in part is done with, and what nobody said of it stays unsaid. Where the
+        gate finds the model too weak for the strategy, the cold start chooses, and the round's
+        `note` says so.
 
         Raises
         ------
@@ -162,7 +163,7 @@ class Asking(Embedding):
             number=number,
             query=tuple(self.pool.ids[row] for row in chosen.rows.tolist()),
             scores=tuple(s if np.isfinite(s) else None for s in chosen.scores.tolist()),
-            origin=tuple(chosen.origin) or ("",) * n,
+            origin=_origins(chosen, snapshot),
             strategy=repr(chooser),
             rng=f"query/{number}",
             note=note,
@@ -254,3 +255,12 @@ class Asking(Embedding):
             lambda: stream(self.seed, "query", number),
             lambda strategy: "" if gate is None else self._doubted(strategy, gate),
         )
+
+
+def _origins(chosen: Selection, snapshot: PoolSnapshot) -> tuple[str, ...]:
+    """Where each row came from; "again" if it was labelled before and nothing else is known."""
+    labelled = np.isin(chosen.rows, snapshot.labelled).tolist()
+    words = chosen.origin or ("",) * len(labelled)
+    return tuple(
+        word or ("again" if known else "") for word, known in zip(words, labelled, strict=True)
+    )

@@ -194,6 +194,8 @@ def test_what_was_left_of_a_volume_does_not_wait_when_it_is_asked_again(solid):
     submitted(session, [done])
     session.ask(len(session.pool))
     assert set(session.pending) == {s for s in session.queue if s.volume != name}
+    told = dict(zip(session.round.query, session.round.origin, strict=True))
+    assert {item for item, word in told.items() if word == "again"} == {VolumeId(name)}
     # unless a person wants it, or has begun it
     session.draw(left[0], line())
     assert left[0] in session.pending
