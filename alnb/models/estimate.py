@@ -147,7 +147,8 @@ def remember(learner: Learner, train: TrainSet, report: FitReport) -> None:
 def planned_steps(learner: object, slices: int) -> int | None:
     """Steps of a fit of `slices` slices, of all members; None if the learner does not say.
 
-    Particles take their steps together, and each of these counts once. Those in which scouts look for the structures come on top, see `search_steps`.
+    Particles take their steps together, and each of these counts once. Those in which scouts look
+    for the structures come on top, see `search_steps`.
     """
     times = 1
     for part in _nested(learner):

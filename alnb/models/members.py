@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from alnb.errors import BadInput
 from alnb.models.fit import Recipe, fit
-from alnb.models.hardware import laid_out
+from alnb.models.hardware import channels_last, laid_out
+from alnb.models.unet import CONVOLUTIONS
 from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step
 
@@ -44,7 +45,7 @@ _known: dict[tuple[object, ...], tuple[Engine, str]] = {}
 
 
 class Joint(nn.Module):
-    """M networks as one: (M, B, 1, H, W) -> (M, B, C, H, W).
+    """M networks as one: (M, B, 1, *S) -> (M, B, C, *S).
 
     The first axis of every parameter divides into M equal parts, one for each member.
     """
@@ -86,7 +87,7 @@ class Joint(nn.Module):
 class Grouped(Joint):
     """Members side by side as groups of channels, so that a convolution serves all of them.
 
-    For networks of 2D convolutions, transposed ones, batch norm, concatenating skip connections and
+    For networks of convolutions, transposed ones, batch norm, concatenating skip connections and
     whatever acts on each value alone. TypeError for a module of another kind that has weights.
     """
 
@@ -100,9 +101,9 @@ class Grouped(Joint):
             value.copy_(torch.cat(parts) if value.dim() else parts[0])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, B, 1, H, W) -> (M, B, C, H, W), a view."""
+        """(M, B, 1, *S) -> (M, B, C, *S), a view."""
         # a convolution in this memory order makes an output in this memory order
-        wide = images.movedim(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        wide = channels_last(images.movedim(0, 1).flatten(1, 2))
         logits: Tensor = self.net(wide)
         apart: Tensor = logits.unflatten(1, (self.members, -1))  # type: ignore[no-untyped-call]
         return apart.movedim(1, 0)
@@ -136,7 +137,7 @@ class Vmapped(Joint):
         self.plan = (copy.deepcopy(nets[0]).to("meta"),)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(M, B, 1, H, W) -> (M, B, C, H, W)."""
+        """(M, B, 1, *S) -> (M, B, C, *S)."""
         net = self.plan[0].train(self.training)
 
         def one(weights: dict[str, Tensor], others: dict[str, Tensor], batch: Tensor) -> Any:
@@ -159,7 +160,7 @@ class Vmapped(Joint):
         return weights, dict(zip(self.others, buffers, strict=True))
 
 
-_KINDS: dict[Engine, Callable[[Sequence[nn.Module]], Joint]] = {
+KINDS: dict[Engine, Callable[[Sequence[nn.Module]], Joint]] = {
     "grouped": Grouped,
     "vmap": Vmapped,
 }
@@ -189,7 +190,7 @@ def fit_together(
             course.advance(course.scout.total, on_step=tell, stopped=stopped)
         if course.over:
             return course.report
-    joint = _KINDS[engine]([course.model.net.to(first.samples.kind.device) for course in courses])
+    joint = KINDS[engine]([course.model.net.to(first.samples.kind.device) for course in courses])
     joint.clip(recipe.clip)
 
     def batches(batch: int) -> tuple[Tensor, ...]:
@@ -280,7 +281,7 @@ def seconds_per_step(
     nets = [
         copy.deepcopy(course.model.net).to(device) for course in courses[: 1 if alone else None]
     ]
-    net = nets[0] if alone else _KINDS[engine](nets)
+    net = nets[0] if alone else KINDS[engine](nets)
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
     taken = [clock()]
 
@@ -346,7 +347,7 @@ class _Joined(nn.Module):
         self.submodule, self.members = submodule, members
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, M * F, H, W) -> (B, M * (F + G), H, W)."""
+        """(B, M * F, *S) -> (B, M * (F + G), *S)."""
         parts = [part.unflatten(1, (self.members, -1)) for part in (x, self.submodule(x))]
         return torch.cat(parts, 2).flatten(1, 2)
 
@@ -362,10 +363,10 @@ def _widened(net: nn.Module, members: int) -> nn.Module:
             setattr(net, name, _Joined(_widened(child.submodule, members), members))
         else:
             _widened(child, members)
-    if isinstance(net, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(net, CONVOLUTIONS):
         net.in_channels, net.out_channels = net.in_channels * members, net.out_channels * members
         net.groups *= members
-    elif isinstance(net, nn.BatchNorm2d):
+    elif isinstance(net, nn.BatchNorm2d | nn.BatchNorm3d):
         net.num_features *= members
     elif next(net.parameters(recurse=False), None) is not None:
         raise TypeError(f"{type(net).__name__} cannot be grouped; use another engine.")

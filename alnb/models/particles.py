@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alnb.models.course import Course
 from alnb.models.dropout import dropping
 from alnb.models.hardware import channels_last, laid_out
+from alnb.models.members import Joint
 from alnb.models.svgd import Forces, Stein, svgd_descent, svgd_direction
 
 Over = Literal["global", "per_layer", "function_space"]
@@ -44,7 +45,8 @@ class Particles(nn.Module):
     """M networks whose weights are rows of one float32 matrix, and the step that all take together.
 
     ``forward(batches)`` gives the mean loss and leaves -Φ where an optimiser looks for a gradient.
-    Members run forward and backward one after another, so that one at a time holds activations.
+    Members run forward and backward one after another, so that one at a time holds activations; or,
+    with a `Joint`, all at once, as one network to which weights are copied and gradients from it.
 
     Attributes
     ----------
@@ -52,20 +54,25 @@ class Particles(nn.Module):
     collapsed : steps taken when two particles were first seen in one place; None if never.
     """
 
-    def __init__(self, nets: Sequence[nn.Module], rule: Rule) -> None:
+    def __init__(
+        self, nets: Sequence[nn.Module], rule: Rule, engine: Callable[..., Joint] | None = None
+    ) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
         self.rule = rule
+        # in a tuple: its weights are copies, which no optimiser is to see
+        self.joint = () if engine is None else (engine(nets).train(),)
         self.rows = _Rows.under(nets)
         self.taken = 0
         self.moments: list[Moment] = []
         self.collapsed: int | None = None
 
     @classmethod
-    def of(cls, rule: Rule) -> Self:
+    def of(cls, rule: Rule, engine: Callable[..., Joint] | None = None) -> Self:
         """The networks of the rule's courses, moved to their device in place."""
         device = rule.courses[0].samples.kind.device
-        return cls([laid_out(course.model.net.to(device)) for course in rule.courses], rule)
+        nets = [laid_out(course.model.net.to(device)) for course in rule.courses]
+        return cls(nets, rule, engine)
 
     def to(self, *_: Any, **__: Any) -> Self:
         """Stay: the weights are where they belong, in the order that convolutions want.
@@ -82,14 +89,16 @@ class Particles(nn.Module):
         """Mean loss of the members, each on its batch; every weight's `grad` is set."""
         rule, rows = self.rule, self.rows
         slope = rows.twin()
-        losses = []
-        for number, batch in enumerate(batches):
-            losses.append(self._slope(number, batch, slope.views[number]))
+        if self.joint:
+            losses = self._slopes(self.joint[0], batches, slope)
+        else:
+            members = enumerate(zip(batches, slope.views, strict=True))
+            losses = torch.stack([self._slope(number, *each) for number, each in members])
         if rule.decay:
             slope.matrix.add_(rows.matrix, alpha=rule.decay)
         looked = self.taken % rule.every == 0
         forces = self._act(slope, looked=looked)
-        loss = torch.stack(losses).mean()
+        loss = losses.mean()
         if forces is not None:
             if forces.collapsed and self.collapsed is None:
                 self.collapsed = self.taken
@@ -109,6 +118,36 @@ class Particles(nn.Module):
             for parameter in parameters:
                 parameter.grad = None
         self.rows.spare = None
+        self.joint = ()
+
+    def _slopes(self, joint: Joint, batches: Sequence[Sequence[Tensor]], into: _Rows) -> Tensor:
+        """(M,) losses of all members at once; their clipped gradients go `into` the rows."""
+        inside = [p.data.view(joint.members, -1, *p.shape[1:]) for p in joint.parameters()]
+        for part, views in zip(inside, zip(*self.rows.views, strict=True), strict=True):
+            torch._foreach_copy_(list(part), [view.reshape(part.shape[1:]) for view in views])
+        images, *rest = (torch.stack(each) for each in zip(*batches, strict=True))
+        logits = joint(images)
+        with torch.autocast(images.device.type, enabled=False):
+            values = [self.rule.loss(*each) for each in zip(logits, *rest, strict=True)]
+            torch.stack(values).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter, part, views in zip(
+            joint.parameters(), inside, zip(*into.views, strict=True), strict=True
+        ):
+            grad = torch.zeros_like(part) if parameter.grad is None else parameter.grad
+            given = grad.reshape(part.shape).unbind()
+            torch._foreach_copy_(
+                list(views), [each.reshape(v.shape) for each, v in zip(given, views, strict=True)]
+            )
+            parameter.grad = None
+        norms = into.matrix.norm(dim=1, keepdim=True)
+        # a gradient that is short enough is not multiplied by 1
+        long = norms.isfinite() & (norms > self.rule.clip)
+        if bool(long.any()):
+            into.matrix.mul_(torch.where(long, self.rule.clip / (norms + 1e-6), 1.0))
+        for net, state in zip(self.nets, joint.states(), strict=True):
+            for name, buffer in net.named_buffers():
+                buffer.copy_(state[name])
+        return torch.stack(values).detach()
 
     def _slope(self, number: int, batch: Sequence[Tensor], into: Sequence[Tensor]) -> Tensor:
         """A member's loss; its clipped gradient is copied `into` its row."""

@@ -19,6 +19,7 @@ from alnb.models.committee import DeepEnsemble
 from alnb.models.course import Course, Loss
 from alnb.models.fit import Recipe, fit
 from alnb.models.learners import SingleNet
+from alnb.models.members import KINDS, Engine, choose
 from alnb.models.particles import Moment, Over, Particles, Rule, from_tensor, to_tensor
 from alnb.models.svgd import Stein
 from alnb.models.volume_net import VolumeNet
@@ -96,6 +97,10 @@ class SVGDCommittee:
     control : "ensemble" leaves out all that acts between the particles: a deep ensemble with the
         same beginnings and batches.
     same_batches : all members see the first one's batches.
+    engine : how members run, see `alnb.models.members`: "loop" one after another, "grouped" and
+        "vmap" all at once, with the same numbers up to rounding, "auto" whatever is fastest here.
+        None is "auto" on a GPU and "loop" on a CPU, where activations of one member at a time stay
+        in the caches.
     probe : training slices on which predictions are compared.
     diagnostics : a `Moment` per epoch of the published fit; `state_dict` keeps them.
 
@@ -110,6 +115,7 @@ class SVGDCommittee:
     kernel: Over = "global"
     control: Literal["ensemble"] | None = None
     same_batches: bool = False
+    engine: Engine | None = None
     probe: int = 4
     diagnostics: tuple[Moment, ...] = field(default=(), init=False, repr=False, compare=False)
     _fitted: tuple[Base, ...] = field(default=(), init=False, repr=False, compare=False)
@@ -125,6 +131,9 @@ class SVGDCommittee:
             raise ValueError(f"kernel is {self.kernel!r}; it can be {known}.")
         if self.control not in (None, "ensemble"):
             raise ValueError(f"control is {self.control!r}; it can be None or 'ensemble'.")
+        if self.engine is not None and self.engine not in get_args(Engine):
+            known = ", ".join(f"'{name}'" for name in get_args(Engine))
+            raise ValueError(f"engine is {self.engine!r}; it can be None, {known}.")
         if self.likelihood is not None:
             _minus_log(self.likelihood)  # refuses what it does not know
 
@@ -247,7 +256,9 @@ class SVGDCommittee:
                 done += course.done
             if course.over:
                 return course.report, ()
-        particles = self._particles(courses)
+        asked = self.engine or ("loop" if first.samples.kind.device.type == "cpu" else "auto")
+        engine, told = choose(asked, courses)
+        particles = self._particles(courses, engine)
         recipe = first.learner.recipe
         report = fit(
             particles,
@@ -260,11 +271,11 @@ class SVGDCommittee:
         )
         particles.let_go()
         notes = [f"Member {n}: {x}" for n, c in enumerate(courses, 1) for x in c.report.notes]
-        return replace(report, notes=(*notes, *report.notes, *self._remarks(particles))), tuple(
-            particles.moments
-        )
+        notes += [told] if told else []
+        report = replace(report, notes=(*notes, *report.notes, *self._remarks(particles)))
+        return report, tuple(particles.moments)
 
-    def _particles(self, courses: Sequence[Course]) -> Particles:
+    def _particles(self, courses: Sequence[Course], engine: Engine) -> Particles:
         first = courses[0]
         return Particles.of(
             Rule(
@@ -275,7 +286,8 @@ class SVGDCommittee:
                 same=self.same_batches,
                 probe=first.samples.probe(self.probe),
                 every=max(FEWEST, math.ceil(len(first.samples.rows) / first.learner.recipe.batch)),
-            )
+            ),
+            KINDS.get(engine),
         )
 
     def _remarks(self, particles: Particles) -> Iterator[str]:

@@ -269,6 +269,31 @@ def test_there_is_a_record_per_epoch(control, monkeypatch):
             assert np.array_equal(getattr(mine.forces, name), getattr(theirs.forces, name))
 
 
+@pytest.mark.parametrize("engine", ["grouped", "vmap"])
+@pytest.mark.parametrize(("clip", "average"), [(1.0, 0.9), (0.01, 0.0)])
+def test_members_at_once_are_members_in_turn_up_to_rounding(engine, clip, average, monkeypatch):
+    # not Adam, which takes whole steps along gradients that are nothing but rounding
+    recipe = replace(ADAM, optimiser="sgd", average=average, clip=clip)
+    monkeypatch.setattr("alnb.models.fit.fast_dtype", lambda device: None)
+    together = fitted(committee(3, {"recipe": recipe}, engine=engine))
+    in_turn = fitted(committee(3, {"recipe": recipe}, engine="loop"))
+    a, b = together.state_dict(), in_turn.state_dict()
+    for name in a.keys() - {"diagnostics"}:
+        assert torch.allclose(a[name].double(), b[name].double(), rtol=1e-3, atol=1e-4), name
+    for mine, theirs in zip(together.diagnostics, in_turn.diagnostics, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
+        assert mine.forces.rep_ratio == pytest.approx(theirs.forces.rep_ratio, rel=1e-2)
+
+
+def test_auto_says_what_it_took_and_what_else_there_was():
+    report = committee(2, engine="auto").fit(toy_train_set(), rng=rng())
+    (note,) = [note for note in report.notes if "Members were trained" in note]
+    assert "in turns" in note
+    assert "grouped" in note
+    with pytest.raises(ValueError, match="engine is 'wide'"):
+        committee(engine="wide")
+
+
 def test_particles_that_begin_in_one_place_are_reported(monkeypatch):
     monkeypatch.setattr(svgd_committee, "stream", lambda seed, *_: np.random.default_rng(seed))
     learner = committee()

@@ -257,6 +257,18 @@ def test_members_of_an_ensemble_and_particles_are_volumes_learners():
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-6) for name in b)
 
 
+@pytest.mark.parametrize("engine", ["grouped", "vmap"])
+def test_volumes_are_learnt_by_all_members_at_once_as_in_turn(engine, monkeypatch):
+    monkeypatch.setattr("alnb.models.fit.fast_dtype", lambda device: None)
+    base = net(steps=2, recipe=Recipe(batch=2, rate=1e-2, optimiser="sgd", average=0.0))
+    together = fitted(SVGDCommittee(2, base, engine=engine)).state_dict()
+    in_turn = fitted(SVGDCommittee(2, base, engine="loop")).state_dict()
+    for name in together.keys() - {"diagnostics"}:
+        assert torch.allclose(
+            together[name].double(), in_turn[name].double(), rtol=1e-3, atol=1e-4
+        ), name
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
