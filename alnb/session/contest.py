@@ -27,13 +27,14 @@ from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step, TrainSet
 from alnb.rng import stream
 from alnb.session import experiment
+from alnb.session.ledger import draws
 from alnb.session.nath import ARMS, Preset
 from alnb.session.oracle import SimulatedOracle
 from alnb.session.replicate import declare, dice_table, measured_on
 from alnb.session.session import Session
 from alnb.session.state import Fit
 from alnb.session.study import Study, Trained
-from alnb.store.shelf import Shelf
+from alnb.store.shelf import LooseShelf, Shelf
 from alnb.strategies.random_sampling import RandomSampling
 
 EMPTIES: Empties = "one"
@@ -194,7 +195,7 @@ class _Runs:
         return Session.open(
             self.project(arm, seed),
             self.cohort,
-            strategy=self.preset.strategy(arm, Shelf(self.folder / "information")),
+            strategy=self.preset.strategy(arm, LooseShelf(self.folder / "information")),
             learner=self.learner(arm, seed),
             unit="volume",
             seed=seed,
@@ -229,16 +230,16 @@ class _Runs:
         return self._trained(arm, seed, facts)
 
     def _facts(self, session: Session, fit: Fit, learner: SVGDCommittee) -> dict[str, Any]:
-        rounds = session.state.rounds[: fit.round + 1]
-        asked = [item for each in rounds for item in each.query]
+        times = draws(session, fit.round)
         dice = dice_table(learner, self.test, len(session.classes), EMPTIES)
-        metrics = [m.mean for m in rounds[-1].metrics if m.split == "val"]
+        asked = session.state.rounds[fit.round]
+        metrics = [m.mean for m in asked.metrics if m.split == "val"]
         moments: tuple[Moment, ...] = learner.diagnostics
         ratios = [m.forces.rep_ratio for m in moments]
         return {
             "training": fit.round,
-            "draws": len(asked),
-            "unique": len(set(asked)),
+            "draws": sum(times.values()),
+            "unique": len(times),
             "dice": dice.tolist(),
             "seconds": fit.report.seconds if fit.report else None,
             "validation": metrics[-1] if metrics else None,

@@ -57,7 +57,6 @@ for it, and so does ``alnb run --preset nath2021_hippocampus --assumed``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -73,6 +72,7 @@ from alnb.session.assumed import Assumption, assumptions
 
 if TYPE_CHECKING:
     from alnb.models.svgd_committee import SVGDCommittee
+    from alnb.strategies.common import Cache
 
 Asks = Literal["redundancy", "entropy", "jsd", "max_cover", "random", "foreground", "all"]
 
@@ -202,7 +202,7 @@ class Preset:
             )
         if self.name not in CLIPS:
             raise BadInput(f"name is {self.name!r}; it can be {', '.join(CLIPS)}.")
-        self.strategy("svgd_mi", {})  # refuses settings of the score that mean nothing
+        self.strategy("svgd_mi", None)  # refuses settings of the score that mean nothing
 
     # ------------------------------------------------------------------ who and how many
 
@@ -264,7 +264,7 @@ class Preset:
 
     # ------------------------------------------------------------------ what asks and learns
 
-    def strategy(self, arm: str, cache: MutableMapping[str, bytes]) -> Strategy:
+    def strategy(self, arm: str, cache: Cache | None) -> Strategy:
         """The strategy of `arm`; `cache` keeps the mutual information of pairs of images."""
         from alnb.strategies.foreground import ForegroundRandom
         from alnb.strategies.max_cover import SuggestiveAnnotation

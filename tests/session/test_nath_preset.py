@@ -92,7 +92,7 @@ def test_the_learner_and_the_score_are_the_published_ones_as_far_as_they_are_kno
     assert net.loss.likelihood == "neg_log_dice_loss"
     patches = nath2021_pancreas().committee("svgd_mi").base
     assert (patches.size, patches.patch, patches.recipe.rate) == (None, (48, 48, 48), 4e-4)
-    strategy = nath2021_hippocampus().strategy("svgd_mi", {})
+    strategy = nath2021_hippocampus().strategy("svgd_mi", None)
     assert isinstance(strategy, EntropyMinusMI)
     assert (strategy.uncertainty, strategy.reduce, strategy.alpha) == (entropy, "sum", 1)
     assert strategy.redundancy.quantiser.bins == 32
@@ -100,9 +100,9 @@ def test_the_learner_and_the_score_are_the_published_ones_as_far_as_they_are_kno
 
 def test_arms_differ_in_what_they_ask_who_answers_and_what_they_keep():
     p = nath2021_hippocampus()
-    assert p.strategy("epistemic", {}).redundancy is None
-    assert p.strategy("jsd", {}).uncertainty is bald
-    assert p.strategy("entropy", {}) == p.strategy("epistemic", {})
+    assert p.strategy("epistemic", None).redundancy is None
+    assert p.strategy("jsd", None).uncertainty is bald
+    assert p.strategy("entropy", None) == p.strategy("epistemic", {})
     ensembles = {arm for arm in ARMS if p.committee(arm).control == "ensemble"}
     assert ensembles == {"entropy", "random_ensemble"}
     assert {arm for arm in ARMS if ARMS[arm].keep} == {"svgd_mi", "epistemic_keep"}
