@@ -212,7 +212,9 @@ class Answering(Door, ABC):
                 content = self._between(offer, ())
                 answer = Annotation(slice_id, content, self.annotator, time)
                 seen = Seen(content.blob, None, False, "accepted")
-                events += [*self._joining(slice_id), SliceSubmitted(answer, seen)]
+                # slices of one volume may join the query as one
+                events += [event for event in self._joining(slice_id) if event not in events]
+                events.append(SliceSubmitted(answer, seen))
             self._commit(*events)
             return tuple(taken)
 
@@ -345,10 +347,14 @@ class Answering(Door, ABC):
         return Seen(blob, checkpoint, grown or bool(draft.beneath), became, changes)
 
     def _joining(self, slice_id: SliceId) -> list[Event]:
-        """A slice answered by choice joins the query, so that counts and rounds stay true."""
+        """A slice answered by choice joins the query, so that counts and rounds stay true.
+
+        Where whole volumes are asked for, its volume does.
+        """
         if slice_id in self.queue or self.round is None or self.round.closed:
             return []
-        return [QueryAmended((slice_id,), ())] if slice_id in self.pool else []
+        item = slice_id if slice_id in self.pool else VolumeId(slice_id.volume)
+        return [QueryAmended((item,), ())] if item in self.pool else []
 
     def _known(self, slice_id: SliceId) -> None:
         volume = self.cohort.volumes.get(slice_id.volume)

@@ -84,7 +84,8 @@ class Display:
             self._canvas.enter(self._scene(slice_id, view))
             self._grown = None
             self.grow()
-            self._canvas.offer(slice_id, self.offer_of(slice_id))
+            if self.offer_of(slice_id) is not None:
+                self._canvas.offer(slice_id, self.offer_of(slice_id))
             self.refresh()
         self._live.look_at(slice_id)
         self._worker.soon("walk", self.walk)

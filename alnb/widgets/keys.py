@@ -17,6 +17,7 @@ class Key:
     help : what a person gets, in a few words.
     shown : how the overlay writes the keys; `keys` themselves if empty.
     repeats : whether holding the key down repeats the action.
+    volume : whether it does something only where whole volumes are asked for.
     """
 
     action: str
@@ -24,6 +25,7 @@ class Key:
     help: str
     shown: tuple[str, ...] = ()
     repeats: bool = False
+    volume: bool = False
 
     def as_message(self) -> dict[str, object]:
         """The entry as the browser reads it."""
@@ -33,6 +35,7 @@ class Key:
             "help": self.help,
             "shown": list(self.shown or self.keys),
             "repeats": self.repeats,
+            "volume": self.volume,
         }
 
 
@@ -63,12 +66,12 @@ KEYS: tuple[Key, ...] = (
     Key("previous", ("ArrowLeft",), "previous in the queue", ("←",), repeats=True),
     Key("next", ("ArrowRight",), "next in the queue", ("→",), repeats=True),
     Key("home", ("Home",), "back to the query"),
-    Key("worth", ("n",), "volume: slice most worth labelling next", ("N",)),
-    Key("between", ("i",), "volume: interpolation on or off", ("I",)),
-    Key("accept_all", ("Shift+i",), "volume: accept all interpolated", ("⇧+I",)),
-    Key("next_volume", ("Shift+ArrowRight",), "next volume of the query", ("⇧+→",)),
-    Key("previous_volume", ("Shift+ArrowLeft",), "previous volume of the query", ("⇧+←",)),
-    Key("finish", ("Shift+d",), "volume: done, leave the rest open", ("⇧+D",)),
+    Key("worth", ("n",), "next slice worth labelling", ("N",), volume=True),
+    Key("between", ("i",), "interpolation on or off", ("I",), volume=True),
+    Key("accept_all", ("Shift+i",), "accept all interpolated", ("⇧+I",), volume=True),
+    Key("next_volume", ("Shift+ArrowRight",), "next volume", ("⇧+→",), volume=True),
+    Key("previous_volume", ("Shift+ArrowLeft",), "previous volume", ("⇧+←",), volume=True),
+    Key("finish", ("Shift+d",), "done with this volume", ("⇧+D",), volume=True),
     Key("primary", ("Ctrl+Enter",), "do the blue button: submit, go on"),
     Key("accept", ("Ctrl+Shift+Enter",), "accept the proposal", ("Ctrl+⇧+Enter",)),
     Key("skip", ("Ctrl+Space",), "skip this slice"),

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from alnb.errors import IllegalEvent
-from alnb.records import SliceId, Stroke, VolumeId
-from alnb.session.answering import FINISHED
+from alnb.records import SliceId, Stroke
 from alnb.session.ink import Inks
 from alnb.session.live import LiveProposal
 from alnb.session.offers import Offer
@@ -32,7 +31,8 @@ from alnb.widgets.flow import Flow
 from alnb.widgets.messages import read_slice
 from alnb.widgets.status import Line
 from alnb.widgets.stopwatch import Stopwatch
-from alnb.widgets.walk import ahead, beside, by_volume, worth
+from alnb.widgets.volume_acts import VolumeActs
+from alnb.widgets.walk import ahead
 from alnb.widgets.worker import Worker
 
 _LONGEST_STROKE_S = 30.0  # after a lost "up" the panels may move again
@@ -91,6 +91,7 @@ class Labeller:
             flip=flip,
         )
         self._flow = Flow(session, self._display, self._worker)
+        self._volumes = VolumeActs(session, self._display, self._stopwatch, self._finished)
         self._ends = [
             session.subscribe(self._heard),
             session.subscribe(self._flow.heard),
@@ -192,15 +193,8 @@ class Labeller:
             "stop": lambda _: self._flow.stop(),
             "ask": lambda _: self._flow.ask(),
             "live": self._switch,
-            "between": self._interpolate,
-            "accept_all": self._accept_all,
-            "withdraw": self._withdraw,
-            "worth": lambda _: self._worth(),
-            "finish": self._finish,
-            "reopen": self._reopen,
-            "next_volume": lambda _: self._go_volume(1),
-            "previous_volume": lambda _: self._go_volume(-1),
             "strategy": lambda d: self._flow.choose(str(d["strategy"])),
+            **self._volumes.acts,
         }
         if name not in acts:
             _log.warning("the view sent an unknown act %r", name)
@@ -218,10 +212,6 @@ class Labeller:
         live = self.session.live
         live.switch(bool(details.get("on", not live.on)))
         self._display.refresh()
-
-    def _interpolate(self, details: Mapping[str, Any]) -> None:
-        self._display.offering = bool(details.get("on", not self._display.offering))
-        self._display.walk()
 
     def _submit(self, details: Mapping[str, Any], kind: Kind) -> None:
         slice_id = read_slice(details["slice"])
@@ -264,67 +254,6 @@ class Labeller:
         slice_id = read_slice(details["slice"])
         self.session.skip(slice_id, seconds=self._stopwatch.seconds(slice_id))
         self._finished(slice_id)
-
-    # ---- whole volumes ----
-
-    def _accept_all(self, details: Mapping[str, Any]) -> None:
-        """Take the interpolations of the gap in view, or of the volume; the view stays."""
-        here = read_slice(details["slice"])
-        reach = [SliceId(here.volume, i) for i in self._display.walking(here).within_reach]
-        offers = [offer for s in reach if (offer := self._display.offer_of(s)) is not None]
-        seconds = {s: self._stopwatch.seconds(s) for s in reach}
-        taken = self.session.accept_between(offers, seconds)
-        self._display.walk()
-        self._display.ink(self.here)
-        words = f"{status.count(len(taken), 'interpolated slice')} accepted."
-        self._display.say(Line(f"{words} Each can be undone by itself, or all taken back.", "good"))
-
-    def _withdraw(self, details: Mapping[str, Any]) -> None:
-        here = read_slice(details["slice"])
-        back = self._display.walking(here).takeable_back
-        gone = self.session.withdraw(SliceId(here.volume, i) for i in back)
-        self._display.walk()
-        self._display.ink(self.here)
-        words = status.count(len(gone), "interpolated slice")
-        self._display.say(Line(f"{words} taken back, and offered again."))
-
-    def _worth(self) -> None:
-        """The slice most worth labelling of the volume in view, or where the query goes on."""
-        here = self.here
-        if here is None or not by_volume(self.session):
-            return
-        now = self._display.walking(here)
-        index = worth(now.cells, now.open - {here.index} or now.open)
-        if index is None:
-            self._next_open()
-        else:
-            self.show(SliceId(here.volume, index))
-
-    def _finish(self, details: Mapping[str, Any]) -> None:
-        """Wait no longer for the untouched slices of a volume, and go on with the next one."""
-        volume = read_slice(details["slice"]).volume
-        for slice_id in [s for s in self.session.pending if s.volume == volume]:
-            seconds = self._stopwatch.seconds(slice_id)
-            if seconds and not self.session.draft(slice_id).strokes:
-                self.session.skip(slice_id, FINISHED, seconds)
-        self.session.finish(VolumeId(volume))
-        left = [s for s in self.session.pending if s.volume == volume]
-        if left:
-            self.show(left[0])
-            words = "These strokes were not submitted. Submit them or take them back; the rest of "
-            self._display.say(Line(f"{words}the volume is done.", "warn"))
-            return
-        self._finished(SliceId(volume, read_slice(details["slice"]).index))
-
-    def _reopen(self, details: Mapping[str, Any]) -> None:
-        here = read_slice(details["slice"])
-        self.session.reopen(here.volume)
-        self.show(here)
-
-    def _go_volume(self, by: int) -> None:
-        slice_id = beside(self.session, self.here, by)
-        if slice_id is not None and by_volume(self.session):
-            self.show(slice_id)
 
     def _finished(self, slice_id: SliceId) -> None:
         """Go on: to the next open slice, or, in automatic mode, to training."""

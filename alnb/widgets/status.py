@@ -95,7 +95,8 @@ def acts(now: Situation) -> tuple[Act, ...]:
     unfinished = now.asked and now.status in ("open", "edited")
     buttons = _slice_acts(now) if now.status in ("open", "edited") else []
     if now.pending and not unfinished:
-        buttons.append(Act("next_open", "Next open slice", "Go to the next slice to label"))
+        words = "Next open slice" if now.walk is None else "Go on"
+        buttons.append(Act("next_open", words, "Go to the next slice to label"))
     ready = not now.training and not now.choosing
     if now.labelled:
         train = Act("train", "Train", "Train on everything submitted", enabled=ready)

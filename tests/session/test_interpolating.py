@@ -189,6 +189,25 @@ def test_a_finished_volume_gives_its_slices_back(session, name):
     assert session.reopen(name) == 0
 
 
+def test_a_slice_labelled_by_choice_lets_its_volume_join_the_query_once(session, name):
+    other = next(i.volume for i in session.pool.ids if i not in session.round.query)
+    answer(session, other, 1, 5)
+    assert session.round.query[-1] == VolumeId(other)
+    assert len(session.round.query) == 3
+    assert session.state.counts[VolumeId(other)] == 1
+    assert len([s for s in session.pending if s.volume == other]) == 5
+
+
+def test_slices_of_a_slice_pool_that_are_accepted_together_join_the_query(tmp_path):
+    with Session.open(tmp_path / "slices", HEARTS, learner=ClassMeans()) as session:
+        session.ask(1)
+        volume = next(v for v in session.pool.ids if v.volume != session.queue[0].volume).volume
+        answer(session, volume, 1, 5)
+        taken = session.accept_between(session.interpolate(volume))
+        assert [s.index for s in taken] == [2, 3, 4]
+        assert set(taken) <= set(session.round.query)
+
+
 def test_an_export_tells_interpolated_answers_from_others(session, name, tmp_path):
     answer(session, name, 1, 5)
     session.accept_between(session.interpolate(name))

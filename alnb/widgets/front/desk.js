@@ -54,7 +54,8 @@ class Desk {
       link.on("setup", (setup) => this.prepare(setup)),
       link.on("ui", (ui) => this.show(ui)),
       link.on("entered", () => this.entered()),
-      link.on("live", () => (this.badge.dataset.grown = this.painter.live?.id ?? "")),
+      link.on("live", () => this.grown()),
+      link.on("between", () => this.grown()),
       link.on("remembered", () => this.thumbs()),
       link.on("pending", () => this.state()),
       link.on("refused", ({ error }) => this.say(error, "error", 12000)),
@@ -312,8 +313,8 @@ class Desk {
         return button;
       }),
     );
-    const rows = setup.keys.map(({ shown, help }) =>
-      h("div", {}, h("span", { className: "alnb-keys" }, ...shown.map((key) => h("kbd", { textContent: key }))),
+    const rows = setup.keys.map(({ shown, help, volume }) =>
+      h("div", { className: volume ? "alnb-of-volumes" : "" }, h("span", { className: "alnb-keys" }, ...shown.map((key) => h("kbd", { textContent: key }))),
         h("span", { textContent: help })),
     );
     this.keys.replaceChildren(
@@ -347,6 +348,12 @@ class Desk {
     this.home.hidden = !scene.home;
     this.thumbs();
     this.state();
+  }
+
+  /** Say by the badge's rim whether a live proposal is what one sees. */
+  grown() {
+    const { between, live } = this.painter;
+    this.badge.dataset.grown = between ? "" : live?.id ?? "";
   }
 
   thumbs() {

@@ -16,6 +16,7 @@ class Painter {
     this.colours = new Map();
     this.scene = null;
     this.open = null; // the stroke under the pen
+    this.faint = false; // whether background ink is
     this.near = new Map(); // key -> {image, shape}: neighbouring slices, read ahead
     link.on("setup", (setup) => {
       this.colours = new Map(setup.classes.map(({ label, colour }) => [label, rgbOf(colour)]));
@@ -25,6 +26,12 @@ class Painter {
     link.on("proposal", (content, [labels]) => this.propose(content, labels));
     link.on("live", (content, buffers) => this.grow(content, buffers));
     link.on("between", (content, [labels]) => this.offer(content, labels));
+    // whoever walks through a volume comes back to finished slices to look at them
+    link.on("ui", ({ walk }) => {
+      if (this.faint === Boolean(walk)) return;
+      this.faint = Boolean(walk);
+      this.paintAll();
+    });
     link.on("ink", (content, [labels]) => this.patch(content, labels));
     link.on("ack", (content, [labels]) => this.patch(content, labels));
     tools.on((changes) => {
@@ -337,7 +344,7 @@ class Painter {
       // background is a label too, but a slice full of it must still show the image
     } else if (provisional) {
       this.setPixel(pixels, to, label, (odd ? 0.95 : 0.45) * opacity, lighter);
-    } else this.setPixel(pixels, to, label, label === 0 ? 0.8 * opacity : opacity);
+    } else this.setPixel(pixels, to, label, (label ? 1 : this.faint ? 0.25 : 0.8) * opacity);
   }
 
   onEdge(row, col) {
