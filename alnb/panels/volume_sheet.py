@@ -109,7 +109,7 @@ def volume_data(
     for index in chosen:
         if not 0 <= index < len(labels):
             raise BadInput(f"{volume.name} has slices 0 to {len(labels) - 1}; {index} is none.")
-    window = _window(shown) if zoom else (slice(None), slice(None))
+    window = around(shown) if zoom else (slice(None), slice(None))
     _, (dark, bright) = greys(volume.image())
     spacing = volume.spacing_mm
     drawn = []
@@ -171,7 +171,7 @@ def _evenly(labels: LabelMap, most: int) -> tuple[int, ...]:
     return tuple(int(held[place]) for place in np.rint(places).astype(int))
 
 
-def _window(labels: LabelMap) -> Window:
+def around(labels: LabelMap) -> Window:
     """The box around all foreground, and a third of its longer side more; all where none is."""
     flat = np.asarray((labels > 0).any(0))
     if not flat.any():
@@ -210,22 +210,26 @@ def _column(each: SliceData, data: VolumeData) -> Safe:
     scale = SIDE / max(tall, wide)
     size = {"width": f"{wide * scale:.0f}", "height": f"{tall * scale:.0f}"}
     box = {**size, "viewBox": f"0 0 {columns} {rows}", "preserveAspectRatio": "none"}
-    grey = _picture(each.image)
+    grey = picture(each.image)
     lines = [
         # below, so that a prediction which follows the reference covers it
-        *(_line(path, "#ffffff", dashed=True) for path in each.reference.values()),
-        *(_line(path, class_colour(label), dashed=False) for label, path in each.outlines.items()),
+        *(outline(path, "#ffffff", dashed=True) for path in each.reference.values()),
+        *(
+            outline(path, class_colour(label), dashed=False)
+            for label, path in each.outlines.items()
+        ),
     ]
     words = f"slice {each.index + 1}"
     return element(
         "figure",
         element("svg", element("title", f"{words}: prediction"), grey, *lines, **box),
-        element("svg", element("title", f"{words}: uncertainty"), grey, _picture(each.heat), **box),
+        element("svg", element("title", f"{words}: uncertainty"), grey, picture(each.heat), **box),
         element("figcaption", words, element("span", f"mean {each.doubt:.3f}")),
     )
 
 
-def _picture(pixels: NDArray[np.uint8]) -> Safe:
+def picture(pixels: NDArray[np.uint8]) -> Safe:
+    """(H, W) or (H, W, 4) as an image element of a drawing whose units are pixels."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -235,7 +239,8 @@ def _picture(pixels: NDArray[np.uint8]) -> Safe:
     return element("image", href=source, preserveAspectRatio="none", **size)
 
 
-def _line(path: str, colour: str, *, dashed: bool) -> Safe:
+def outline(path: str, colour: str, *, dashed: bool) -> Safe:
+    """A line along a path of `outlines`, as wide on the page whatever the scale."""
     look = {"stroke-width": "1.2" if dashed else "2", "vector-effect": "non-scaling-stroke"}
     if dashed:
         look |= {"stroke-dasharray": "3 3"}
