@@ -24,6 +24,7 @@ from alnb.cli.contests import write
 from alnb.session import contest
 from alnb.session.nath import Preset, preset
 from alnb.session.study import Trained
+from alnb.session.study_report import to_table
 
 SPECIFICATION = Path(__file__).with_suffix(".toml")
 
@@ -71,7 +72,7 @@ def main() -> None:
         contest.run(mine, cohort, options.out, on_stage=stage, on_trained=trained)
     study = contest.read(whole, cohort, options.out)
     write(study, options.out)
-    print(study.to_table())
+    print(to_table(study))
 
 
 if __name__ == "__main__":

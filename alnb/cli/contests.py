@@ -54,15 +54,15 @@ def run(
     """The command; `stage` and `watch` show progress in a bar."""
     preset = preset_of(options)
     if options.assumed:
+        from alnb.session.arms import ARMS
         from alnb.session.assumed import assumed_table
-        from alnb.session.nath import ARMS
 
         print(assumed_table(preset.assumed))
         print(f"arms: {', '.join(ARMS)}; run unless named: {', '.join(preset.arms)}")
         return 0
     from tqdm import tqdm
 
-    from alnb.session import contest
+    from alnb.session import contest, study_report
 
     cohort = preset.cohort(options.data)
     for problem in cohort.problems:
@@ -82,7 +82,7 @@ def run(
             on_stage=stage(bar),
             on_open=lambda session: watch(session, bar),
         )
-    print(study.to_table())
+    print(study_report.to_table(study))
     write(study, folder, Path(options.csv) if options.csv else None)
     print(f"tables: {folder}, device {device_name()}")
     return 0
@@ -106,7 +106,9 @@ def preset_of(options: argparse.Namespace) -> Preset:
 
 def write(study: Study, folder: Path, points: Path | None = None) -> None:
     """The report and its tables; Dice against the share of labels in `points`."""
-    (folder / "report.txt").write_text(study.to_table() + "\n")
-    (points or folder / "points.csv").write_text(study.points_csv())
-    (folder / "trainings.csv").write_text(study.trainings_csv())
-    (folder / "needs.csv").write_text(study.needs_csv())
+    from alnb.session import study_report
+
+    (folder / "report.txt").write_text(study_report.to_table(study) + "\n")
+    (points or folder / "points.csv").write_text(study_report.points_csv(study))
+    (folder / "trainings.csv").write_text(study_report.trainings_csv(study))
+    (folder / "needs.csv").write_text(study_report.needs_csv(study))

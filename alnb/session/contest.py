@@ -27,8 +27,9 @@ from alnb.protocols import ignore, never
 from alnb.records import FitReport, Step, TrainSet
 from alnb.rng import stream
 from alnb.session import experiment
+from alnb.session.arms import ARMS
 from alnb.session.ledger import draws
-from alnb.session.nath import ARMS, Preset
+from alnb.session.nath import Preset
 from alnb.session.oracle import SimulatedOracle
 from alnb.session.replicate import declare, dice_table, measured_on
 from alnb.session.session import Session

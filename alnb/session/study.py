@@ -24,11 +24,19 @@ from alnb.session.statistics import (
     run_std,
     twice_bootstrap_se,
 )
-from alnb.session.tables import aligned, csv_text, quoted, shown
 
 FULL = "full"
 REFERENCES = ("foreground_random", "random")
 """Arms of chance that others are compared with, the stronger one first."""
+CONTRASTS = (
+    ("svgd_mi", "svgd_mi_delete", "keeping what is labelled"),
+    ("svgd_mi", "epistemic", "mutual information, and keeping"),
+    ("svgd_mi_delete", "epistemic", "mutual information"),
+    ("epistemic_keep", "epistemic", "keeping, without mutual information"),
+    ("epistemic", "entropy", "particles instead of a deep ensemble, asking by entropy"),
+    ("random", "random_ensemble", "the same, asking by chance"),
+)
+"""Arms that differ in one thing, and what that is."""
 TARGETS = (0.90, 0.95, 0.99)
 """Shares of the Dice of the whole pool."""
 
@@ -87,7 +95,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One training of an arm over all seeds; `mean` and `run_std` are of the test Dice."""
+    """One training of an arm over all seeds.
+
+    `mean`, `run_std` and `twice_se` are of the test Dice; two error bars of two different things.
+    """
 
     arm: str
     training: int
@@ -99,6 +110,7 @@ class Point:
     mean: float
     run_std: float
     twice_se: float
+    seconds: float
     rep_ratio: float
     disagreement: float
     classes: tuple[float, ...]
@@ -170,15 +182,27 @@ class Study:
     # ------------------------------------------------------------------ label saving
 
     def needs(self) -> tuple[Need, ...]:
-        """Of every arm but the whole pool, for every target; none while that was not run."""
+        """Of every arm but the whole pool, for every target; none while that was not run.
+
+        Seeds with fewer trainings than the longest are under way and left out.
+        """
         if math.isnan(self.full):
             return ()
+        longest = max(len(curve) for curves in self.curves.values() for curve in curves.values())
+        through = {
+            arm: {seed: curve for seed, curve in curves.items() if len(curve) == longest}
+            for arm, curves in self.curves.items()
+            if arm != FULL
+        }
         return tuple(
-            self._need(arm, target) for arm in self.curves if arm != FULL for target in TARGETS
+            self._need(arm, curves, target)
+            for arm, curves in through.items()
+            if curves
+            for target in TARGETS
         )
 
-    def _need(self, arm: str, target: float) -> Need:
-        dice, curves = target * self.full, self.curves[arm]
+    def _need(self, arm: str, curves: dict[int, Curve], target: float) -> Need:
+        dice = target * self.full
         found = {
             seed: labels_to_reach([t.unique for t in curve], [t.mean for t in curve], dice)
             for seed, curve in sorted(curves.items())
@@ -226,82 +250,6 @@ class Study:
         first, second = ({seed: both[side] for seed, both in known} for side in (0, 1))
         return final, paired(first, second)
 
-    # ------------------------------------------------------------------ as text
-
-    def to_table(self) -> str:
-        """Everything a reader needs, as text."""
-        parts = [self.title, *self._finals(), *self._needs(), *self._differences()]
-        return "\n".join([*parts, "", *self.notes])
-
-    def _finals(self) -> list[str]:
-        head = ["arm", "seeds", "trainings", "draws", "unique", "of all", "of asked", "Dice"]
-        head += ["run std", "2 boot SE", *self.classes[1:], "disagree", "push/climb"]
-        last: dict[str, Point] = {}
-        for point in self.points():
-            # the last training that all seeds have reached
-            if point.seeds == len(self.curves[point.arm]):
-                last[point.arm] = point
-        return ["", "after the last training:", *aligned(head, map(_cells, last.values()))]
-
-    def _needs(self) -> list[str]:
-        needs = self.needs()
-        if not needs:
-            return []
-        head = ["arm", "target", "Dice", "labels", "run std", "of all", "reached"]
-        head += [f"saving vs {name}" for name in REFERENCES]
-        pool = self.trained[0].pool
-        body = [
-            [
-                *(n.arm, f"{n.target:.0%}", shown(n.dice), shown(n.labels, 1), shown(n.run_std, 1)),
-                *(_percent(n.labels / pool), f"{n.reached} of {n.seeds}"),
-                *(shown(self.saving(n.arm, name, n.target), 2) for name in REFERENCES),
-            ]
-            for n in needs
-        ]
-        title = f"labels for a share of {shown(self.full)}, the Dice of the whole pool:"
-        return ["", title, *aligned(head, body)]
-
-    def _differences(self) -> list[str]:
-        head = ["arm", "minus", "seeds", "Dice at the end", "95 %", "won", "area", "95 %", "won"]
-        body = []
-        for reference in REFERENCES:
-            for arm in self.curves:
-                found = None if arm in (FULL, reference) else self.differences(arm, reference)
-                if found is not None:
-                    cells = [cell for each in found for cell in _difference(each)]
-                    body.append([arm, reference, str(found[0].seeds), *cells])
-        return ["", "seed by seed:", *aligned(head, body)] if body else []
-
-    # ------------------------------------------------------------------ as CSV
-
-    def trainings_csv(self) -> str:
-        """One line per arm, seed and training."""
-        names = ["arm", "seed", "training", "draws", "unique", "share", "asked_share", "mean"]
-        names += ["seconds", "validation", "rep_ratio", "disagreement"]
-        rows = [
-            [*(getattr(each, name) for name in names), *each.classes.tolist()]
-            for curves in self.curves.values()
-            for _, curve in sorted(curves.items())
-            for each in curve
-        ]
-        return csv_text([*names, *quoted(self.classes[1:])], rows)
-
-    def points_csv(self) -> str:
-        """One line per arm and training: Dice against the share of labels, over seeds."""
-        names = [name for name in Point.__slots__ if name != "classes"]
-        rows = [[*(getattr(p, name) for name in names), *p.classes] for p in self.points()]
-        return csv_text([*names, *quoted(self.classes[1:])], rows)
-
-    def needs_csv(self) -> str:
-        """One line per arm, target and seed; labels are empty where it was not reached."""
-        pool = self.trained[0].pool
-        rows = [
-            [need.arm, need.target, need.dice, seed, labels, labels / pool]
-            for need in self.needs()
-            for seed, labels in need.by_seed
-        ]
-        return csv_text(["arm", "target", "dice", "seed", "labels", "share"], rows)
-
 
 def common_areas(ours: Curve, theirs: Curve) -> tuple[float, float] | None:
     """Area of each under Dice over different labelled volumes, over the range that both cover.
@@ -345,24 +293,8 @@ def _point(group: list[Trained]) -> Point:
         mean=mean(lambda each: each.mean),
         run_std=run_std([each.mean for each in group]),
         twice_se=twice_bootstrap_se(table, rng=rng),
+        seconds=mean(lambda each: each.seconds),
         rep_ratio=mean(lambda each: each.rep_ratio),
         disagreement=mean(lambda each: each.disagreement),
         classes=tuple(np.mean([each.classes for each in group], axis=0).tolist()),
     )
-
-
-def _cells(p: Point) -> list[str]:
-    counts = [p.arm, str(p.seeds), str(p.training + 1), shown(p.draws, 1), shown(p.unique, 1)]
-    shares = [_percent(p.share), _percent(p.asked_share)]
-    bars = (p.mean, p.run_std, p.twice_se, *p.classes)
-    return [*counts, *shares, *map(shown, bars), shown(p.disagreement, 4), shown(p.rep_ratio, 4)]
-
-
-def _difference(p: Paired) -> list[str]:
-    if not p.seeds:
-        return ["–", "–", "–"]
-    return [f"{p.mean:+.4f}", f"± {shown(p.half, 4)}", f"{p.won} of {p.seeds}"]
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.1%}"

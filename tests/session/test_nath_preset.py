@@ -6,10 +6,9 @@ import pytest
 from alnb.data.cohort import Cohort
 from alnb.data.volume import Volume
 from alnb.errors import BadInput
+from alnb.session.arms import ARMS, COMPARED
 from alnb.session.assumed import assumed_table
 from alnb.session.nath import (
-    ARMS,
-    COMPARED,
     PUBLISHED,
     nath2021_hippocampus,
     nath2021_pancreas,

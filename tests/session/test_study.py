@@ -6,6 +6,7 @@ import pytest
 
 from alnb.session.statistics import aubc
 from alnb.session.study import Study, Trained, common_areas
+from alnb.session.study_report import needs_csv, points_csv, to_table, trainings_csv
 
 CLASSES = ("background", "a", "b")
 
@@ -88,7 +89,7 @@ def test_an_arm_that_asks_for_nothing_new_shares_no_range_with_another():
 
 
 def test_the_text_says_everything_and_marks_what_is_not_known(study):
-    text = study.to_table()
+    text = to_table(study)
     lines = {tuple(line.split()[:2]): line for line in text.splitlines() if line.strip()}
     assert text.splitlines()[0] == "title"
     assert text.splitlines()[-1] == "note"
@@ -101,18 +102,19 @@ def test_the_text_says_everything_and_marks_what_is_not_known(study):
     assert "36.2%" in lines["svgd_mi", "95%"]
     assert "+0.0500" in lines["svgd_mi", "foreground_random"]
     assert "2 of 2" in lines["svgd_mi", "foreground_random"]
+    assert "20.0% 0.550   30.0% 0.710   35.0% 0.750   45.0% 0.800" in text
 
 
 def test_csv_has_a_line_for_every_training_point_and_need(study):
-    trainings = list(csv.DictReader(io.StringIO(study.trainings_csv())))
+    trainings = list(csv.DictReader(io.StringIO(trainings_csv(study))))
     assert len(trainings) == 18
     assert trainings[7]["unique"] == "4"
     assert trainings[7]["mean"] == "0.8000"
     assert trainings[7]["seconds"] == ""
-    points = list(csv.DictReader(io.StringIO(study.points_csv())))
+    points = list(csv.DictReader(io.StringIO(points_csv(study))))
     assert len(points) == 4 + 4 + 1
     assert [p["share"] for p in points[:4]] == ["0.2000", "0.3000", "0.3500", "0.4500"]
-    needs = list(csv.DictReader(io.StringIO(study.needs_csv())))
+    needs = list(csv.DictReader(io.StringIO(needs_csv(study))))
     censored = [n["seed"] for n in needs if n["arm"] == "foreground_random" and not n["labels"]]
     assert len(needs) == 2 * 3 * 2
     assert censored == ["0", "0", "1"]
@@ -123,6 +125,24 @@ def test_a_study_under_way_speaks_of_what_all_seeds_have_reached():
     study = Study("t", (), CLASSES, tuple(trained))
     assert study.needs() == ()
     assert np.isnan(study.full)
-    (line,) = [each for each in study.to_table().splitlines() if each.split()[:1] == ["random"]]
+    line = next(each for each in to_table(study).splitlines() if each.split()[:1] == ["random"])
     assert line.split()[:3] == ["random", "2", "2"]
     assert "0.650" in line
+
+
+def test_what_differs_in_one_thing_is_compared_and_said():
+    trained = [*curve("epistemic", 0, [0.5, 0.7]), *curve("entropy", 0, [0.5, 0.6])]
+    text = to_table(Study("t", (), CLASSES, tuple(trained)))
+    assert "epistemic minus entropy: what comes of particles instead of a deep ensemble" in text
+    assert "+0.1000" in text
+    assert "entropy minus epistemic" not in text
+
+
+def test_seeds_under_way_wait_before_they_count_as_not_having_reached_a_target():
+    trained = [
+        *curve("random", 0, [0.5, 0.6, 0.9]),
+        *curve("random", 1, [0.5, 0.6]),
+        *curve("full", 0, [0.8]),
+    ]
+    needs = Study("t", (), CLASSES, tuple(trained)).needs()
+    assert {(n.reached, n.seeds) for n in needs} == {(1, 1)}
