@@ -7,6 +7,11 @@
 of one `SingleNet` times the number of members. "direction" is what acts alone, on a matrix of that
 size in memory. Turns go round all of them, so that what else the machine does slows each alike; the
 number is the least of all turns. Seconds are those that the calling thread was given by the CPU.
+
+    python benchmarks/svgd.py --gaussian
+
+lets particles settle as a Gaussian in two dimensions instead, and says how far their mean is from
+the target's, in standard deviations, and what share of its variance they have.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -22,7 +27,7 @@ import torch
 from alnb.models.fit import Recipe
 from alnb.models.hardware import fast_dtype
 from alnb.models.members import seconds_per_step
-from alnb.models.svgd import svgd_descent
+from alnb.models.svgd import Stein, svgd_descent, svgd_direction
 from alnb.models.svgd_committee import SVGDCommittee, from_scratch
 from alnb.models.unet import CHANNELS
 from alnb.records import TrainSet
@@ -36,7 +41,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="networks of a quarter of the width")
+    parser.add_argument("--gaussian", action="store_true", help="a target that is known")
     args = parser.parse_args()
+    if args.gaussian:
+        gaussian()
+        return
     width = 4 if args.small else 1
     train = noise(args.size, args.batch)
     recipe = Recipe(batch=args.batch, rate=1e-6, average=0.0, schedule="constant", optimiser="adam")
@@ -66,6 +75,24 @@ def main() -> None:
     )
     for kind, value in least.items():
         print(f"  {kind:10} {1e3 * value:8.1f} ms, {value / least['plain']:5.3f} x plain")
+
+
+def gaussian() -> None:
+    """Print what 500 steps make of particles that begin close together, away from the target."""
+    mean = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    covariance = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
+    precision = torch.linalg.inv(covariance)
+    for members, bandwidth in product((20, 50, 100), ("median", 3.0, 6.0)):
+        generator = torch.Generator().manual_seed(1)
+        theta = torch.randn(members, 2, generator=generator, dtype=torch.float64) * 0.3
+        for _ in range(500):
+            theta += svgd_direction(theta, -(theta - mean) @ precision, Stein(bandwidth))[0]
+        away = (theta.mean(0) - mean).abs() / covariance.diagonal().sqrt()
+        ratio = (theta.var(0) / covariance.diagonal()).tolist()
+        print(
+            f"M {members:3}, h {bandwidth}: mean off by {float(away.max()):.4f}, variance "
+            f"{ratio[0]:.3f} and {ratio[1]:.3f} of the target's"
+        )
 
 
 def noise(side: int, items: int) -> TrainSet:

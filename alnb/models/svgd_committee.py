@@ -101,8 +101,10 @@ class SVGDCommittee:
         "vmap" all at once, with the same numbers up to rounding, "auto" whatever is fastest here.
         None is "auto" on a GPU and "loop" on a CPU, where activations of one member at a time stay
         in the caches.
-    probe : training slices on which predictions are compared.
-    diagnostics : a `Moment` per epoch of the published fit; `state_dict` keeps them.
+    probe : training images on which predictions are compared.
+    every : steps from one `Moment` to the next; None is an epoch, or `FEWEST` if that is more. 1
+        looks at the particles before every step, at the cost of predicting the probe as often.
+    diagnostics : the moments of the published fit; `state_dict` keeps them.
 
     Source: Nath et al., IEEE TMI 2021, arXiv 2101.02323; Liu and Wang, NeurIPS 2016. See
     `alnb.models.svgd` for what to expect of the push between networks.
@@ -117,14 +119,15 @@ class SVGDCommittee:
     same_batches: bool = False
     engine: Engine | None = None
     probe: int = 4
+    every: int | None = None
     diagnostics: tuple[Moment, ...] = field(default=(), init=False, repr=False, compare=False)
     _fitted: tuple[Base, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.members < 1 or self.probe < 1:
+        if min(self.members, self.probe, 1 if self.every is None else self.every) < 1:
             raise ValueError(
-                f"A committee of {self.members} particles and a probe of {self.probe} slices; "
-                "both numbers must be at least 1."
+                f"A committee of {self.members} particles, a probe of {self.probe} images, a "
+                f"record every {self.every} steps; each number must be at least 1."
             )
         if self.kernel not in get_args(Over):
             known = ", ".join(f"'{name}'" for name in get_args(Over))
@@ -277,6 +280,7 @@ class SVGDCommittee:
 
     def _particles(self, courses: Sequence[Course], engine: Engine) -> Particles:
         first = courses[0]
+        epoch = math.ceil(len(first.samples.rows) / first.learner.recipe.batch)
         return Particles.of(
             Rule(
                 courses,
@@ -285,7 +289,7 @@ class SVGDCommittee:
                 alone=self.control == "ensemble",
                 same=self.same_batches,
                 probe=first.samples.probe(self.probe),
-                every=max(FEWEST, math.ceil(len(first.samples.rows) / first.learner.recipe.batch)),
+                every=self.every or max(FEWEST, epoch),
             ),
             KINDS.get(engine),
         )

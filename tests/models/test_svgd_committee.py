@@ -269,6 +269,13 @@ def test_there_is_a_record_per_epoch(control, monkeypatch):
             assert np.array_equal(getattr(mine.forces, name), getattr(theirs.forces, name))
 
 
+def test_every_step_can_be_looked_at():
+    learner = fitted(committee(2, {"steps": 3}, every=1))
+    assert [moment.step for moment in learner.diagnostics] == [0, 1, 2]
+    with pytest.raises(ValueError, match="record every 0"):
+        committee(every=0)
+
+
 @pytest.mark.parametrize("engine", ["grouped", "vmap"])
 @pytest.mark.parametrize(("clip", "average"), [(1.0, 0.9), (0.01, 0.0)])
 def test_members_at_once_are_members_in_turn_up_to_rounding(engine, clip, average, monkeypatch):
