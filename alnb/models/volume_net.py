@@ -55,6 +55,8 @@ class VolumeNet:
     loss : (logits (B, C, Z, H, W), target (B, Z, H, W), whole (B,)) -> scalar, or where to find one
         as "package.module:function".
     channels, residual_units : of the U-Net.
+    strides : from each level to the next one; 2 each unless given. A first one of 1 looks at
+        single voxels: it pays for structures a few voxels thick, and takes three times as long.
     device : "cpu", "cuda", …; None takes the GPU if there is one.
     """
 
@@ -68,6 +70,7 @@ class VolumeNet:
     loss: str | Loss = "alnb.losses.mixed:mixed_loss"
     channels: tuple[int, ...] = CHANNELS
     residual_units: int = 0
+    strides: tuple[int, ...] = ()
     device: str | None = None
     unit: Literal["volume"] = field(default="volume", init=False)
     _model: VolumeModel | None = field(default=None, init=False, repr=False, compare=False)
@@ -77,6 +80,11 @@ class VolumeNet:
             raise ValueError(
                 f"size {self.size} and patch {self.patch} exclude each other: whole volumes on a "
                 "grid, or patches of their voxels. Give one of them."
+            )
+        if self.strides and len(self.strides) != len(self.channels) - 1:
+            raise ValueError(
+                f"{len(self.strides)} strides do not lead through {len(self.channels)} levels; "
+                "give one less than channels."
             )
         step = self._stride
         for name, sides in (("size", self.size), ("patch", self.patch)):
@@ -166,6 +174,7 @@ class VolumeNet:
         model = self._published()
         weights = {f"net.{name}": value for name, value in model.net.state_dict().items()}
         weights["volume_config"] = torch.tensor(model.config)
+        weights["strides"] = torch.tensor(self._strides)
         return {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -178,6 +187,7 @@ class VolumeNet:
         size, patch = (None, (z, h, w)) if patches else ((z, h, w), None)
         theirs = {"channels": tuple(channels), "residual_units": units, "patch": patch}
         mine = {name: getattr(self, name) for name in theirs}
+        theirs["strides"], mine["strides"] = tuple(state["strides"].tolist()), self._strides
         if self.size is not None:
             theirs["size"], mine["size"] = size, self.size
         for name, value in mine.items():
@@ -197,8 +207,12 @@ class VolumeNet:
         self._model = VolumeModel(net, classes, size, patch, self.channels, self.residual_units)
 
     @property
+    def _strides(self) -> tuple[int, ...]:
+        return self.strides or (2,) * (len(self.channels) - 1)
+
+    @property
     def _stride(self) -> int:
-        return int(2 ** (len(self.channels) - 1))
+        return math.prod(self._strides)
 
     def _device(self) -> torch.device:
         return torch.device(self.device) if self.device else best_device()
@@ -231,6 +245,7 @@ class VolumeNet:
             channels=self.channels,
             residual_units=self.residual_units,
             dims=3,
+            strides=self._strides,
         )
 
     def _publish(self, model: VolumeModel, report: FitReport, *, warm: bool) -> FitReport:

@@ -103,7 +103,7 @@ def features(model: VolumeModel, batch: Tensor) -> Tensor:
     """(B, 1, Z, H, W) -> (B, D) float32: the mean of the deepest activation over the volume."""
     given = _given(model, batch)
     if model.size is None:
-        stride = 2 ** (len(model.channels) - 1)
+        stride = 2 ** (len(model.channels) - 1)  # the most that any strides come to
         more = [-side % stride for side in given.shape[2:]]
         given = functional.pad(given, [value for extra in more[::-1] for value in (0, extra)])
     with fast(model.device):

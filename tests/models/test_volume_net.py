@@ -130,14 +130,18 @@ def test_the_same_seed_gives_the_same_network_and_another_does_not():
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
-@pytest.mark.parametrize("way", [{}, {"patch": (8, 8, 8)}])
+@pytest.mark.parametrize(
+    "way", [{}, {"patch": (8, 8, 8)}, {"channels": (4, 4, 8), "strides": (1, 2)}]
+)
 def test_a_stored_network_predicts_as_before(way):
     learner, other = fitted(net(**way)), net(**way)
     other.load_state_dict(from_bytes(to_bytes(learner.state_dict())))
     volume = balls(1, seed=4).images[0]
     assert torch.equal(maps(learner, volume), maps(other, volume))
     with pytest.raises(BadInput, match="channels"):
-        net(channels=(8, 8), **way).load_state_dict(learner.state_dict())
+        net(**(way | {"channels": (8,) * len(learner.channels)})).load_state_dict(
+            learner.state_dict()
+        )
     with pytest.raises(BadInput, match="no VolumeNet"):
         net().load_state_dict({"config": torch.zeros(8)})
 
@@ -170,6 +174,7 @@ def test_the_grid_is_the_median_shape_within_bounds():
         (np.zeros((9, 300, 280), np.float32),), (np.zeros((9, 300, 280), np.uint8),),
         np.ones(1, np.int64), 3,
     )  # fmt: skip
+    assert net(channels=(4, 8, 8), strides=(1, 2))._grid(train) == (12, 18, 16)
     z, h, w = net()._grid(wide)
     assert z * h * w <= MOST
     assert z >= 9  # slices are few and none is lost
@@ -275,6 +280,7 @@ def test_volumes_are_learnt_by_all_members_at_once_as_in_turn(engine, monkeypatc
         ({"size": (8, 8, 8), "patch": (8, 8, 8)}, "exclude each other"),
         ({"size": (8, 9, 8)}, "multiples of 2"),
         ({"patch": (8, 8)}, "three"),
+        ({"strides": (1, 2)}, "one less than channels"),
         ({"steps": 0}, "at least 1 step"),
         ({"start": "cold"}, "'warm' or 'scratch'"),
         ({"overlap": 1.0}, "below 1"),
