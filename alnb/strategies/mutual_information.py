@@ -55,6 +55,7 @@ _SMALL = 1 << 16
 _CHUNK = 1 << 16
 """Voxels counted at a time, so that what is in between stays in the cache."""
 _BLOCK = 64
+_COLUMNS = 8
 _ONE_HOT = 1 << 26
 _EXACT = 1 << 23
 
@@ -188,13 +189,21 @@ def between(
     wanted: NDArray[np.bool_] | None = None,
     miller_madow: bool = False,
     threads: int | None = None,
+    products: str | None = None,
 ) -> Matrix:
     """(K, V) and (L, V) codes -> (K, L) mutual information; NaN where it is not `wanted`.
 
     threads : as many columns are counted at once, one per core unless given.
+    products : a device such as "cuda", to count there by matrix products; None does so on a GPU if
+        there is one. The counts are the same.
     """
     found = np.full((len(rows), len(columns)), np.nan)
     asked = np.ones(found.shape, dtype=np.bool_) if wanted is None else wanted
+    if products := products or _accelerator():
+        _by_products(
+            found, asked, rows, columns, quantiser=quantiser, device=products, miller=miller_madow
+        )
+        return found
 
     def fill(column: int) -> None:
         places = np.flatnonzero(asked[:, column])
@@ -206,6 +215,38 @@ def between(
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count() or 1) as pool:
         list(pool.map(fill, range(len(columns))))
     return found
+
+
+def _by_products(
+    found: Matrix,
+    asked: NDArray[np.bool_],
+    rows: Codes,
+    columns: Codes,
+    *,
+    quantiser: Quantiser,
+    device: str,
+    miller: bool,
+) -> None:
+    """Fill in what is asked, a few columns at a time, with whatever rows any of them wants."""
+    import torch
+
+    def there(codes: Codes) -> Tensor:
+        return torch.from_numpy(codes.astype(np.int16)).to(device)
+
+    for start in range(0, len(columns), _COLUMNS):
+        across = slice(start, start + _COLUMNS)
+        right = there(columns[across])
+        for part in _parts(np.flatnonzero(asked[:, across].any(axis=1))):
+            counts = joint_counts_by_products(there(rows[part]), right, quantiser.levels)
+            inside = counts[..., : quantiser.bins, : quantiser.bins].cpu().numpy()
+            fresh = information(inside, miller_madow=miller)
+            found[part, across] = np.where(asked[part, across], fresh, np.nan)
+
+
+def _accelerator() -> str | None:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
 
 
 def shared_field(one: NDArray[np.bool_], others: NDArray[np.bool_]) -> Matrix:

@@ -117,6 +117,24 @@ def test_nothing_is_lost_in_a_table_that_fills_sixteen_bits():
     assert found[:, 39, 39].tolist() == [1 << 17] * 2
 
 
+@pytest.mark.parametrize("mask", ["none", "body"])
+def test_pairs_counted_by_products_are_the_pairs_counted_one_by_one(mask):
+    quantiser = Quantiser(bins=8, mask=mask)
+    rows, columns = images(70, 300, quantiser.levels), images(11, 300, quantiser.levels)[::-1]
+    wanted = np.random.default_rng(3).random((70, 11)) < 0.4
+    wanted[:, 9] = False
+    for miller_madow in (False, True):
+        one, other = (
+            between(
+                rows, columns, quantiser, wanted=wanted, miller_madow=miller_madow, products=way
+            )
+            for way in ("cpu", None)
+        )
+        # the same counts, which are added up in another order
+        np.testing.assert_allclose(one, other, atol=1e-12)
+        np.testing.assert_array_equal(np.isnan(one), ~wanted)
+
+
 def test_many_pairs_are_what_the_definition_gives_for_each():
     stack = images(70, 300, 8)
     found = between(stack, stack[:3], Quantiser(bins=8), threads=2)
