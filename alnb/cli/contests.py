@@ -26,7 +26,8 @@ def add_options(run: argparse.ArgumentParser) -> None:
     """Those of `OPTIONS`."""
     group = run.add_argument_group(
         "ways of asking for whole volumes",
-        f"with --preset {' or '.join(NAMES)}, beside --scale, --seeds, --steps and --size.",
+        f"with --preset {' or '.join(NAMES)}, beside --scale, --seeds, --steps and --size; --data "
+        "is then the folder of that task of the Decathlon, with imagesTr and labelsTr.",
     )
     group.add_argument("--arms", help="names with commas between, see --assumed; nine if left out")
     group.add_argument("--members", type=int, help="networks of a committee")

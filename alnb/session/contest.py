@@ -82,6 +82,22 @@ def read(preset: Preset, cohort: Cohort, folder: Path, *, split: Split | None = 
     return runs.study()
 
 
+def project(
+    preset: Preset,
+    cohort: Cohort,
+    folder: Path,
+    arm: str,
+    seed: int,
+    *,
+    split: Split | None = None,
+) -> Session:
+    """The project of one arm and seed, to be looked at or gone on with; close it when done.
+
+    ProjectBusy while a run is at work on it.
+    """
+    return _Runs.of(preset, cohort, split or preset.split(cohort), folder).open(arm, seed)
+
+
 @dataclass
 class Repeatable(SVGDCommittee):
     """A committee whose training depends on what it learns from and on `seed`, on nothing else.
@@ -160,7 +176,7 @@ class _Runs:
         facts = self.preset.settings | {"split": parts[0], "cohort": parts[1]}
         declare(self.folder, facts)
 
-    def project(self, arm: str, seed: int) -> Path:
+    def place(self, arm: str, seed: int) -> Path:
         return self.folder / f"seed{seed}" / arm
 
     def carry_out(self, arm: str, seed: int, told: _Told) -> int:
@@ -194,7 +210,7 @@ class _Runs:
 
     def open(self, arm: str, seed: int) -> Session:
         return Session.open(
-            self.project(arm, seed),
+            self.place(arm, seed),
             self.cohort,
             strategy=self.preset.strategy(arm, LooseShelf(self.folder / "information")),
             learner=self.learner(arm, seed),
@@ -256,7 +272,7 @@ class _Runs:
 
     def known(self, arm: str, seed: int) -> list[Trained]:
         """What was measured of an arm and seed so far, from the first training on."""
-        shelf = Shelf(self.project(arm, seed) / "measured")
+        shelf = Shelf(self.place(arm, seed) / "measured")
         found: list[Trained] = []
         while _key(len(found)) in shelf:
             found.append(self._trained(arm, seed, json.loads(shelf[_key(len(found))])))
@@ -288,26 +304,31 @@ class _Runs:
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong beside the numbers."""
         preset, changed = self.preset, "; ".join(self.preset.reduced)
-        most = max(len(preset.plan(arm, self.volumes)) for arm in preset.arms)
-        every = self._everywhere()
-        return (
+        plans = [preset.plan(arm, self.volumes) for arm in preset.arms if ARMS[arm].asks != "all"]
+        notes = [
             "unique: different labelled volumes; of all: of the volumes that can be labelled, the "
             "start included; of asked: without the start on both sides. A repeat is a draw that "
             "costs nothing. run std: over seeds; 2 boot SE: over test volumes; 95 %: of the mean "
-            "difference over seeds, by Student's t.",
-            *(
-                (
-                    "Every volume of the pool holds every class, so foreground_random is chance "
-                    "under other draws: what it differs from random by is chance.",
-                )
-                if every
-                else ()
-            ),
-            *(
-                (f"Trainings ended after {most} of {preset.trainings}: the pool was asked out.",)
-                if 1 < most < preset.trainings
-                else ()
-            ),
+            "difference over seeds, by Student's t."
+        ]
+        if plans:
+            most = plans[0][-1]
+            notes.append(
+                f"By the plan no arm can label more than {most} of {self.volumes} volumes "
+                f"({most / self.volumes:.1%}), whatever it asks for."
+            )
+        if plans and len(plans[0]) < preset.trainings:
+            notes.append(
+                f"Trainings ended after {len(plans[0])} of {preset.trainings}: the pool was asked "
+                "out."
+            )
+        if self._everywhere():
+            notes.append(
+                "Every volume of the pool holds every class, so foreground_random is chance under "
+                "other draws: what it differs from random by is chance."
+            )
+        return (
+            *notes,
             f"Not as published or assumed: {changed}." if changed else "All settings as published.",
             f"{len(preset.assumed)} constants are stated nowhere and assumed: alnb run --preset "
             f"{preset.name} --assumed lists them.",

@@ -179,6 +179,27 @@ class Study:
         curves = self.curves.get(FULL, {})
         return float(np.mean([c[-1].mean for c in curves.values()])) if curves else math.nan
 
+    def saturated(self) -> int | None:
+        """The training from which on every arm has at least 99 % of the whole pool's Dice.
+
+        There arms can hardly differ. None where there is no such training, or no whole pool.
+        """
+        asking = {arm: curves for arm, curves in self.curves.items() if arm != FULL}
+        if math.isnan(self.full) or not asking:
+            return None
+        last = min(len(curve) for curves in asking.values() for curve in curves.values())
+        means = [
+            [
+                float(np.mean([curve[training].mean for curve in curves.values()]))
+                for curves in asking.values()
+            ]
+            for training in range(last)
+        ]
+        high = [min(each) >= TARGETS[-1] * self.full for each in means]
+        below = [training for training, enough in enumerate(high) if not enough]
+        first = below[-1] + 1 if below else 0
+        return first if first < last else None
+
     # ------------------------------------------------------------------ label saving
 
     def needs(self) -> tuple[Need, ...]:

@@ -146,3 +146,15 @@ def test_seeds_under_way_wait_before_they_count_as_not_having_reached_a_target()
     ]
     needs = Study("t", (), CLASSES, tuple(trained)).needs()
     assert {(n.reached, n.seeds) for n in needs} == {(1, 1)}
+
+
+def test_where_every_arm_is_as_good_as_the_whole_pool_the_report_warns():
+    first, second = [0.5, 0.8, 0.6, 0.81, 0.8], [0.8, 0.8, 0.8, 0.795, 0.8]
+    full = curve("full", 0, [0.8])
+    arms = [*curve("svgd_mi", 0, first), *curve("random", 0, second)]
+    assert Study("t", (), CLASSES, (*arms, *full)).saturated() == 3
+    assert "From training 4 on" in to_table(Study("t", (), CLASSES, (*arms, *full)))
+    assert Study("t", (), CLASSES, tuple(arms)).saturated() is None
+    low = curve("jsd", 0, [0.5] * 5)
+    assert Study("t", (), CLASSES, (*arms, *low, *full)).saturated() is None
+    assert Study("t", (), CLASSES, tuple(full)).saturated() is None
