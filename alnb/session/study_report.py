@@ -113,8 +113,8 @@ def _differences(study: Study) -> list[str]:
     first = study.saturated()
     if first is not None:
         meant.append(
-            f"From training {first + 1} on every arm has 99 % of the whole pool's Dice: differences "
-            "there say little."
+            f"From training {first + 1} on every arm has 99 % of the whole pool's Dice: "
+            "differences there say little."
         )
     return ["", "seed by seed:", *aligned(head, body), *meant] if body else []
 
