@@ -12,6 +12,7 @@ from alnb.session.ink import Inks
 from alnb.session.live import LiveProposal
 from alnb.session.offers import Offer
 from alnb.session.session import Session
+from alnb.session.state import SessionState
 from alnb.widgets import status
 from alnb.widgets.canvas import ScribbleCanvas
 from alnb.widgets.film import Film
@@ -65,6 +66,7 @@ class Display:
         self._imaging = Imaging(session.cohort)
         self._film = Film(session, canvas, self._imaging)
         self._offers: dict[SliceId, Offer] = {}
+        self._counted: tuple[SessionState, tuple[SliceId, ...]] | None = None
         self._viewers: tuple[Callable[[SliceId], None], ...] = ()
         self._proposed: tuple[SliceId, LabelMap, str] | None = None
         self._live = session.live
@@ -168,7 +170,14 @@ class Display:
 
     def walking(self, here: SliceId) -> Walk:
         """Where one is in the volume of a slice."""
-        return walk(self._session, here, self._offers, offering=self.offering)
+        return walk(self._session, here, self._pending(), self._offers, offering=self.offering)
+
+    def _pending(self) -> tuple[SliceId, ...]:
+        """The session's, which looks at every slice of the query, counted once per state."""
+        state = self._session.state
+        if self._counted is None or self._counted[0] is not state:
+            self._counted = state, self._session.pending
+        return self._counted[1]
 
     def _ours(self, slice_id: SliceId) -> bool:
         """Whether a slice is of a patient who may be labelled."""
@@ -287,7 +296,7 @@ class Display:
     def _chips(self) -> list[dict[str, Any]]:
         session, here = self._session, self.here
         if by_volume(session):
-            return volume_chips(session, here)
+            return volume_chips(session, here, self._pending())
         queue = [(slice_message(s), session.status(s)) for s in session.queue]
         return status.chips(queue, slice_message(here) if here else {})
 
@@ -308,7 +317,7 @@ class Display:
             live=self._grown_of(here) is not None,
             offered=self.offer_of(here) is not None,
             walk=self.walking(here) if here is not None and by_volume(session) else None,
-            pending=len(session.pending),
+            pending=len(self._pending()),
             untrained=len(labelled - (fit.taught if fit else frozenset())),
             labelled=len(labelled),
             training=session.job is not None and session.job.running,

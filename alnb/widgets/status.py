@@ -213,7 +213,7 @@ def _next(now: Situation) -> Line:
         ),
         (
             drawing and now.offered,
-            Line("Accept the interpolation, or draw where it is wrong."),
+            Line("Accept the interpolation, or correct it."),
         ),
         (
             drawing and now.live,

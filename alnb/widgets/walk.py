@@ -130,10 +130,11 @@ def by_volume(session: Session) -> bool:
 
 def cells(session: Session, volume: str, offered: Collection[SliceId] = ()) -> tuple[Cell, ...]:
     """What every slice of a volume holds."""
-    labelled = session.state.labelled
+    labelled, drafts, me = session.state.labelled, session.state.drafts, session.annotator
     found: list[Cell] = []
     for index in range(len(session.cohort.volumes[volume])):
         slice_id = SliceId(volume, index)
+        draft = drafts.get((slice_id, me))
         match session.status(slice_id):
             case "submitted":
                 found.append("taken" if session.interpolated(slice_id) else "labelled")
@@ -141,7 +142,7 @@ def cells(session: Session, volume: str, offered: Collection[SliceId] = ()) -> t
                 found.append("drawn")
             case "skipped":
                 found.append("skipped")
-            case "open" if session.draft(slice_id).strokes:
+            case "open" if draft is not None and draft.strokes:
                 found.append("drawn")
             case "open" if slice_id in labelled:
                 found.append("labelled")
@@ -150,9 +151,15 @@ def cells(session: Session, volume: str, offered: Collection[SliceId] = ()) -> t
     return tuple(found)
 
 
-def walk(session: Session, here: SliceId, offered: Collection[SliceId], *, offering: bool) -> Walk:
-    """The walk through the volume of the slice in view."""
-    pending = session.pending
+def walk(
+    session: Session,
+    here: SliceId,
+    pending: Sequence[SliceId],
+    offered: Collection[SliceId],
+    *,
+    offering: bool,
+) -> Walk:
+    """The walk through the volume of the slice in view; `pending` are those of the session."""
     names = list(dict.fromkeys(s.volume for s in session.queue))
     return Walk(
         volume=here.volume,
@@ -204,9 +211,11 @@ def beside(session: Session, here: SliceId | None, by: int) -> SliceId | None:
     return SliceId(name, depth // 2 if index is None or not waiting else index)
 
 
-def volume_chips(session: Session, here: SliceId | None) -> list[dict[str, Any]]:
+def volume_chips(
+    session: Session, here: SliceId | None, pending: Sequence[SliceId]
+) -> list[dict[str, Any]]:
     """The volumes of the query for the strip: where each leads, how it stands, how far it is."""
-    waiting = {s.volume for s in session.pending}
+    waiting = {s.volume for s in pending}
     chips = []
     for name in dict.fromkeys(s.volume for s in session.queue):
         held = cells(session, name)
