@@ -52,6 +52,17 @@ def test_the_embedding_of_the_readme_is_learnt_and_asked_by(project, monkeypatch
     assert "| coreset | 6 |" in capsys.readouterr().out
 
 
+def test_the_volumes_of_the_readme_are_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [b for b in BLOCKS if 'unit="volume"' in b]
+    names: dict[str, object] = {"alnb": alnb}
+    exec(code, names)
+    session = names["session"]
+    assert all(len(session.pool.slices[row]) > 1 for row in session.pool.rows(session.round.query))
+    assert "repeats=0" in capsys.readouterr().out
+    session.close()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "alnb").rglob("*.py")), ids=lambda p: p.stem)
 def test_no_sink_that_runs_what_a_file_says(path):
     banned = (
