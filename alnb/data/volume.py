@@ -43,6 +43,9 @@ class ArrayCache:
         """Bytes held now."""
         return self._held
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._arrays
+
     def get(self, key: object, read: Callable[[], Array]) -> Array:
         """The array of `key`, which `read` makes when it is not held; it is made read-only."""
         with self._lock:

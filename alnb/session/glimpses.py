@@ -28,6 +28,11 @@ class Glimpses:
         self._labels = ArrayCache(LABEL_BYTES)
         self._probabilities = ArrayCache(PROBABILITY_BYTES)
 
+    def at_hand(self, learner: Learner, checkpoint: str, slice_id: SliceId) -> bool:
+        """Whether the others need no time to speak of: a slice is soon predicted, a volume not."""
+        key = checkpoint, slice_id.volume
+        return learner.unit == "slice" or (key in self._labels and key in self._probabilities)
+
     def labels(self, learner: Learner, checkpoint: str, slice_id: SliceId) -> LabelMap:
         """(H, W) uint8, read-only: the most probable class."""
         if learner.unit == "slice":

@@ -286,13 +286,12 @@ class Live:
         return found
 
     def _model(self, slice_id: SliceId) -> tuple[Fit, Learner] | None:
-        """The last model; None without one, while it is loaded, and where it cannot be."""
+        """The last model; None without one, until it is at hand, and where it cannot be."""
         session = self._session
         try:
-            # asking for its proposal starts the loading of a resumed model, and waits for nothing
-            if session.state.checkpoint is None or session.trainer.proposal(slice_id) is None:
+            if session.state.checkpoint is None:
                 return None
-            found = session.trainer.model()
+            found = session.trainer.at_hand(slice_id)
         except Exception as error:  # strokes alone can be grown as well
             self._report(_MODEL, error)
             return None

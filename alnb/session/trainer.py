@@ -34,9 +34,10 @@ _log = logging.getLogger(__name__)
 class Trainer:
     """Owns a session's learner. Everything heavy is imported and made when first needed.
 
-    Inference takes its own lock, so drawing goes on during it. Nothing is committed and nobody is
-    told anything under that lock: whoever holds the session's lock may wait for it, never the
-    other way round.
+    Inference takes no lock, so drawing goes on during it; learners are replaced, never changed
+    while they predict. The lock under which one is replaced is the trainer's own. Nothing is
+    committed and nobody is told anything under it: whoever holds the session's lock may wait for
+    it, never the other way round.
 
     Attributes
     ----------
@@ -53,8 +54,11 @@ class Trainer:
         self._damaged: set[str] = set()
         self._loading: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._predicting = threading.RLock()
+        self._swapping = threading.RLock()
         self._glimpses = Glimpses(session.cohort)
+        self._looking = False
+        self._wish: SliceId | None = None
+        self._unseen: dict[tuple[str, str], Exception] = {}
 
     # ------------------------------------------------------------------ the learner
 
@@ -66,7 +70,7 @@ class Trainer:
         """
         problems: list[str] = []
         try:
-            with self._predicting:
+            with self._swapping:
                 for fit in reversed(self._session.state.fits):
                     if fit.checkpoint is None or fit.checkpoint in self._damaged:
                         continue
@@ -86,7 +90,7 @@ class Trainer:
     def learner(self) -> Learner:
         """The learner with the weights of `model`, or as it was given while there are none."""
         found = self.model()
-        with self._predicting:
+        with self._swapping:
             return self._given() if found is None else found[1]
 
     def _given(self) -> Learner:
@@ -181,7 +185,7 @@ class Trainer:
         if report.stopped and before is not None and checkpoint == before[0].checkpoint:
             session._commit(FitFailed(number, nothing))
             return report, None
-        with self._predicting:
+        with self._swapping:
             self._learnt = checkpoint, learner
             self._damaged.discard(checkpoint)  # the same weights, learnt and saved once more
         measured = [] if fresh is None else [Evaluated(number, fresh)]
@@ -214,7 +218,7 @@ class Trainer:
                 self._session._commit(Evaluated(number, self._stamp(metrics, number)))
 
     def _train_set(self, state: SessionState) -> TrainSet:
-        with self._predicting:
+        with self._swapping:
             unit = self._given().unit
         return train_set(self._session, state, unit)
 
@@ -307,13 +311,55 @@ class Trainer:
         found = self.model()
         return None if found is None else (found[0], self._labels(found, slice_id))
 
+    def at_hand(self, slice_id: SliceId) -> tuple[Fit, Learner] | None:
+        """The last model, where it can say something of a slice at once.
+
+        Else None, and what takes long, to load the weights or to predict a whole volume, is done
+        in the background; watchers hear "model" after it. Raises what went wrong with that.
+        """
+        if self._loaded is None and self._learnt is None:
+            self._load_in_background()
+            return None
+        found = self.model()
+        if found is None:
+            return None
+        key = weights_of(found[0]), slice_id.volume
+        if key in self._unseen:
+            raise self._unseen[key]
+        if self._glimpses.at_hand(found[1], key[0], slice_id):
+            return found
+        with self._starting:
+            self._wish, busy = slice_id, self._looking
+            self._looking = True
+        if not busy:
+            threading.Thread(target=self._look, name="alnb-look", daemon=True).start()
+        return None
+
+    def _look(self) -> None:
+        """Predict the volumes that somebody waits for, the one wanted last first."""
+        while True:
+            with self._starting:
+                slice_id, self._wish = self._wish, None
+                if slice_id is None or self._session.closed:
+                    self._looking = False
+                    return
+            found = None
+            try:
+                found = self.model()
+                if found is not None:
+                    self._labels(found, slice_id)
+                    self.probabilities(found, slice_id)
+            except Exception as error:  # told to whoever asks again; without a model, by `model`
+                if found is not None:
+                    self._unseen[weights_of(found[0]), slice_id.volume] = error
+            self._session.say("model")
+
     def probabilities(self, model: tuple[Fit, Learner], slice_id: SliceId) -> NDArray[np.float32]:
         """(C, H, W) of a slice by what `model` gave, mean over its members."""
         return self._glimpses.probabilities(model[1], weights_of(model[0]), slice_id)
 
     def _labels(self, model: tuple[Fit, Learner], slice_id: SliceId) -> LabelMap:
-        with self._predicting:
-            return self._glimpses.labels(model[1], weights_of(model[0]), slice_id)
+        return self._glimpses.labels(model[1], weights_of(model[0]), slice_id)
 
     def _load_in_background(self) -> None:
         """A resumed project loads torch and its weights off the path to the first stroke."""

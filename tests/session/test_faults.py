@@ -210,9 +210,9 @@ def test_a_training_that_does_not_stop_keeps_no_project_open(project, monkeypatc
 # ---------------------------------------------------------------- threads and their locks
 
 
-def test_nothing_is_committed_or_told_under_the_lock_of_inference(project, monkeypatch):
+def test_nothing_is_committed_or_told_under_the_lock_of_the_learner(project, monkeypatch):
     session = answered(project())
-    lock = session.trainer._predicting
+    lock = session.trainer._swapping
     crossed = []
     commit, say = session._commit, session.say
 

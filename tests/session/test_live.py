@@ -212,14 +212,14 @@ def test_strokes_alone_are_grown_while_the_model_is_loaded_or_cannot_be(
     session.annotate(*oracle.annotate(session.queue[1]))
     session.fit()
     session.live.settle()
-    monkeypatch.setattr(session.trainer, "proposal", lambda slice_id: None)
+    monkeypatch.setattr(session.trainer, "at_hand", lambda slice_id: None)
     session.draw(here, line())
     assert newest(session, here).checkpoint is None
 
     def fail(slice_id):
         raise BadInput("The weights are of another shape.")
 
-    monkeypatch.setattr(session.trainer, "proposal", fail)
+    monkeypatch.setattr(session.trainer, "at_hand", fail)
     for row in (20.0, 25.0):
         session.draw(here, line(2, row))
         assert newest(session, here).badge == ALONE

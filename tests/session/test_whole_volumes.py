@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from itertools import pairwise
 
@@ -402,6 +403,66 @@ def test_a_live_proposal_takes_a_slice_of_the_volumes_prediction(fitted):
     assert latest.checkpoint == session.state.checkpoint
     assert latest.labels.shape == session.cohort.shape(slice_id)
     assert len(model.seen) == 1
+
+
+def test_live_proposals_do_not_wait_until_a_volume_is_predicted(fitted):
+    session, _, model = fitted("slice", Waiting())
+    session.live.least_dice = 0.0
+    shown = threading.Semaphore(0)
+    session.watch(lambda what: shown.release() if what == "live" else None)
+    slice_id = session.pool.ids[5]
+    model.seen.clear()
+    session.draw(slice_id, line(2))
+    assert shown.acquire(timeout=20)
+    assert session.live.latest(slice_id).checkpoint is None
+    Waiting.go.set()
+    while session.live.latest(slice_id).checkpoint is None:
+        assert shown.acquire(timeout=20)
+    assert session.live.latest(slice_id).checkpoint == session.state.checkpoint
+    assert model.seen == ["looked", (1, 1, *session.cohort.volumes[slice_id.volume].shape)]
+
+
+def test_a_volume_that_cannot_be_predicted_is_told_once_and_strokes_alone_go_on(fitted):
+    session, _, model = fitted("slice", Waiting())
+    session.live.least_dice = 0.0
+    Waiting.fails = True
+    Waiting.go.set()
+    told = threading.Event()
+    session.watch(lambda what: told.set() if what == "problem" else None)
+    slice_id = session.pool.ids[5]
+    for offset in (0.0, 3.0, 6.0):
+        session.draw(slice_id, line(2, offset))
+        assert session.live.settle()
+    assert told.wait(20)
+    assert session.live.settle()
+    session.draw(slice_id, line(1, 9.0))
+    assert session.live.settle()
+    assert session.live.latest(slice_id).checkpoint is None
+    (problem,) = session.problems
+    assert "go without the model" in problem
+    assert model.seen == ["looked"]
+
+
+class Waiting(VolumeMeans):
+    """Predicts only when it is let go, unless it is measured."""
+
+    go, fails = threading.Event(), False
+
+    def probs(self, images):
+        for batch in images:
+            if threading.current_thread().name == "alnb-look":
+                self.seen.append("looked")
+                assert Waiting.go.wait(20)
+                if Waiting.fails:
+                    raise RuntimeError("no memory")
+            yield from super().probs([batch])
+
+
+@pytest.fixture(autouse=True)
+def _held_back():
+    Waiting.go, Waiting.fails = threading.Event(), False
+    yield
+    Waiting.go.set()
 
 
 # ------------------------------------------------------------------ on disk
