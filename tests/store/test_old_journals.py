@@ -12,6 +12,9 @@ from alnb.store.journal import Journal
 from alnb.store.migrations import VERSION
 from tests.journals.make import plain
 
+DERIVED = {"before"}
+"""What a later version works out of events that an older one wrote as well; held to v4.json."""
+
 FROZEN = sorted((Path(__file__).parents[1] / "journals").glob("v*.db"))
 
 
@@ -34,7 +37,7 @@ def differences(known, now, *, latest):
     if isinstance(known, dict):
         assert known.keys() <= now.keys()
         later = {key: now[key] for key in now.keys() - known.keys()}
-        assert not any(later.values()), later
+        assert not any(value for key, value in later.items() if key not in DERIVED), later
         assert not (latest and later)
         for key, value in known.items():
             differences(value, now[key], latest=latest)
