@@ -43,7 +43,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
     for name in ("pool", "val", "test"):
         run.add_argument(f"--{name}", metavar="A-B", help=f"patients of the {name}, by number")
     run.add_argument("--project", help="folder; default alnb-runs/NAME. A run cut off goes on")
-    run.add_argument("--csv", help="file for the curve; default curve.csv in the project")
+    run.add_argument("--csv", help="file for the curve; default: in the project")
     _add_preset(run)
     contests.add_options(run)
     run.set_defaults(run=run_command)

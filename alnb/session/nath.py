@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from alnb.data.cohort import Cohort, Split, natural
 from alnb.data.files import PathLike
-from alnb.data.msd import CLIPS, Intensity, msd
+from alnb.data.msd import CLIPS, TASKS, Intensity, msd
 from alnb.data.phantom import phantom
 from alnb.data.preprocess import isotropic
 from alnb.errors import BadInput
@@ -162,8 +162,18 @@ class Preset:
     # ------------------------------------------------------------------ who and how many
 
     def cohort(self, folder: PathLike | None) -> Cohort:
-        """The images of the Decathlon's task in `folder`, prepared; of the phantom for None."""
+        """The images of the Decathlon's task in `folder`, prepared; of the phantom for None.
+
+        BadInput for the images of the other task; one's own in the same layout are taken.
+        """
         found = phantom() if folder is None else msd(folder, intensity=self.intensity, test=False)
+        mine = self.name.removeprefix("nath2021_")
+        others = [task for task in TASKS if task != mine and found.name == f"MSD {task}"]
+        if others:
+            raise BadInput(
+                f"The folder holds the task {others[0]}, and {self.name} is of {mine}. Take "
+                f"nath2021_{others[0]}, or the folder of {mine}."
+            )
         return found if self.voxel_mm is None else isotropic(found, self.voxel_mm)
 
     def split(self, cohort: Cohort) -> Split:

@@ -209,6 +209,16 @@ def test_a_pool_that_is_asked_out_ends_the_run_and_one_too_small_to_begin_is_ref
         p.plan("random", 19)
 
 
+def test_the_images_of_the_other_task_are_refused_and_ones_own_are_taken(monkeypatch):
+    named = {}
+    monkeypatch.setattr("alnb.session.nath.msd", lambda folder, **_: named[folder])
+    named["a"] = replace(patients(3), name="MSD pancreas")
+    named["b"] = replace(patients(3), name="mine")
+    with pytest.raises(BadInput, match="Take nath2021_pancreas"):
+        nath2021_hippocampus().cohort("a")
+    assert nath2021_hippocampus().cohort("b") is named["b"]
+
+
 @pytest.mark.data
 def test_the_hippocampi_here_are_split_as_stated(data_root):
     p = nath2021_hippocampus(intensity="percentiles")
