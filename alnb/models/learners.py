@@ -16,10 +16,11 @@ from alnb.models.augment import Augment
 from alnb.models.course import Course, Loss, found_loss, outcome
 from alnb.models.dropout import Fresh
 from alnb.models.fit import Recipe
-from alnb.models.hardware import best_device, laid_out
+from alnb.models.hardware import best_device
 from alnb.models.network import Model, Network, features, gradients, log_probs, probs
 from alnb.models.prior import NEARER
 from alnb.models.samples import Kind, Samples
+from alnb.models.stored import part, refuse_others, with_weights
 from alnb.models.unet import CHANNELS, unet
 from alnb.models.window import Window
 from alnb.protocols import ignore, never
@@ -208,29 +209,19 @@ class SingleNet:
         theirs = {"size": size, "channels": tuple(channels), "residual_units": units}
         mine = {"channels": self.channels, "residual_units": self.residual_units}
         mine |= {} if self.size is None else {"size": self.size}
-        for name, value in mine.items():
-            if theirs[name] != value:
-                raise BadInput(
-                    f"This checkpoint was made with {name}={theirs[name]}, this learner has "
-                    f"{name}={value}. Build the learner with the checkpoint's value."
-                )
+        refuse_others(theirs, mine)
         # the weights drawn here are all replaced by the stored ones
-        net = self._unet(classes, torch.Generator())
-        try:
-            net.load_state_dict(_part(state, "net."))
-        except RuntimeError as error:
-            raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
-        net = laid_out(net.to(self._device()))
+        net = with_weights(self._unet(classes, torch.Generator()), state, self._device())
         window, scout = None, None
         if "window" in state:
             side, row, col = state["window"].tolist()
             window = Window(side, row, col, size)
             finder = self._scout(None)
-            finder.load_state_dict(_part(state, "scout."))
+            finder.load_state_dict(part(state, "scout."))
             scout = finder._published()
         masks = int(state.get("masks", 0))
         shape = self.channels, self.residual_units
-        self._model = Model(net.eval(), classes, size, *shape, masks, window, scout)
+        self._model = Model(net, classes, size, *shape, masks, window, scout)
 
     def _device(self) -> torch.device:
         return torch.device(self.device) if self.device else best_device()
@@ -298,7 +289,3 @@ class SingleNet:
 def interactive_steps(slices: int) -> int:
     """Steps of a fit that a person waits for: 300 to 600, the scout's not counted."""
     return int(np.clip(300 + 5 * slices, 300, 600))
-
-
-def _part(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from alnb.errors import BadInput, ColdStart
+from alnb.models.course import outcome
 from alnb.models.dual import CHANNELS, DualUNet, dual_unet
 from alnb.models.frame import rescale
 from alnb.models.hardware import best_device, fast_dtype
 from alnb.models.poly import Poly, fit_poly
+from alnb.models.stored import with_weights
 from alnb.models.turns import Turns
 from alnb.protocols import Learner, ignore, never
 from alnb.records import IGNORE, FitReport, Rows, Step, TrainSet
@@ -170,11 +172,8 @@ class ScratchNet:
                 "checkpoint's values."
             )
         net = dual_unet(classes, generator=torch.Generator(), channels=self.channels, dual=False)
-        try:
-            net.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("net.")})
-        except RuntimeError as error:
-            raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
-        self._net = net.to(self._device()).eval()
+        with_weights(net, state, self._device())
+        self._net = net
 
     def _device(self) -> torch.device:
         return torch.device(self.device) if self.device else best_device()
@@ -183,16 +182,10 @@ class ScratchNet:
         return dual_unet(classes, generator=generator, channels=self.channels, dual=self.dual)
 
     def _publish(self, net: DualUNet, report: FitReport) -> FitReport:
-        if not report.steps and not report.stopped:
-            raise FloatingPointError(
-                f"{' '.join(report.notes)} Nothing was learnt. Check the images and the loss."
-            )
-        if report.steps and (self._net is None or not report.stopped):
+        kept, report = outcome("model", report, warm=False, before=self._net is not None)
+        if kept:
             self._net = net
-            return report
-        kept = "the model before it is kept" if self._net else "there is no model yet"
-        note = f"Stopped after {report.steps} steps: {kept}."
-        return replace(report, notes=(*report.notes, note))
+        return report
 
     def _published(self) -> DualUNet:
         if self._net is None:

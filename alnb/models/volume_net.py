@@ -16,8 +16,9 @@ from alnb.errors import BadInput, ColdStart
 from alnb.models.augment3d import VolumeAugment
 from alnb.models.course import Course, Loss, found_loss, outcome
 from alnb.models.fit import Recipe
-from alnb.models.hardware import best_device, laid_out
+from alnb.models.hardware import best_device
 from alnb.models.network import log_probs, probs
+from alnb.models.stored import refuse_others, with_weights
 from alnb.models.unet import unet
 from alnb.models.volume_network import VolumeModel, VolumeNetwork, features
 from alnb.models.volume_samples import Shape, VolumeKind, VolumeSamples
@@ -190,20 +191,9 @@ class VolumeNet:
         theirs["strides"], mine["strides"] = tuple(state["strides"].tolist()), self._strides
         if self.size is not None:
             theirs["size"], mine["size"] = size, self.size
-        for name, value in mine.items():
-            if theirs[name] != value:
-                raise BadInput(
-                    f"This checkpoint was made with {name}={theirs[name]}, this learner has "
-                    f"{name}={value}. Build the learner with the checkpoint's value."
-                )
+        refuse_others(theirs, mine)
         # the weights drawn here are all replaced by the stored ones
-        net = self._unet(classes, torch.Generator())
-        weights = {n.removeprefix("net."): v for n, v in state.items() if n.startswith("net.")}
-        try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise BadInput(f"This checkpoint does not fit its own config: {error}") from error
-        net = laid_out(net.to(self._device())).eval()
+        net = with_weights(self._unet(classes, torch.Generator()), state, self._device())
         self._model = VolumeModel(net, classes, size, patch, self.channels, self.residual_units)
 
     @property
