@@ -136,6 +136,44 @@ def test_a_project_of_volumes_has_no_cap_per_volume_however_it_is_opened(project
     assert repr(project(per_volume=2).strategy) == chosen == repr(RandomSampling())
 
 
+@pytest.mark.parametrize("unit", ["slice", "volume"])
+def test_a_committee_of_networks_of_volumes_goes_through_the_loop(project, unit):
+    from alnb.models.fit import Recipe
+    from alnb.models.svgd_committee import SVGDCommittee
+    from alnb.models.volume_net import VolumeNet
+
+    tiny = VolumeNet(
+        size=(8, 16, 16),
+        steps=2,
+        channels=(4, 8),
+        residual_units=0,
+        recipe=Recipe(batch=2),
+        device="cpu",
+    )
+    settings = {
+        "unit": unit,
+        "strategy": WarmStart(Strided(), EntropyMinusMI(redundancy=SMALL)),
+        "keep_labelled": True,
+        "cold_start": "random",
+    }
+    session = project(learner=SVGDCommittee(2, tiny), **settings)
+    run(session, SimulatedOracle(session.cohort, "simulated"), (2, 4))
+    assert session.round.strategy.startswith("WarmStart")
+    assert None not in session.round.scores
+    slice_id = session.pool.slices[-1][0]
+    shown = session.prediction(slice_id)[0]
+    again = project(learner=SVGDCommittee(2, tiny), **settings)
+    again.trainer.model()
+    np.testing.assert_array_equal(again.prediction(slice_id)[0], shown)
+    rows = again.snapshot().candidates
+    score = TopScore(bald).per_slice
+    fine = again.snapshot().reduce(score, rows)
+    np.testing.assert_allclose(fine, session.snapshot().reduce(score, rows), atol=1e-6)
+    coarse = replace(again.snapshot(), coarse=True).reduce(score, rows)
+    assert coarse.shape == fine.shape
+    assert np.isfinite(coarse).all()
+
+
 # ------------------------------------------------------------------ what is learnt
 
 
