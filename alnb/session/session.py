@@ -115,10 +115,12 @@ class Session(Predicting):
         ----------
         strategy : an object with `select`, or a name of `alnb.strategies.STRATEGIES`. The default
             spreads chance over volumes, which did best on the validation hearts of benchmarks/.
-        learner, encoder : default `SingleNet()` and `PixelFeatures()`, made when first needed.
+        learner, encoder : default `SingleNet()` and `PixelFeatures()`, made when first needed. A
+            learner of volumes does for both units: what nobody said of a volume teaches nothing.
         unit, seed, keep_labelled, split : fixed when the project is created; a resumed project
-            keeps its own. `split` defaults to the cohort's official one, else to patients drawn
-            by `seed` among those with reference masks.
+            keeps its own. Where "volume" is asked for, all slices of one wait for an answer, any of
+            which makes it labelled; see `finish`. `split` defaults to the cohort's official one,
+            else to patients drawn by `seed` among those with reference masks.
         per_volume : at most this many slices of one volume in a query; None for no limit. Where
             whole volumes are asked for there is none.
         cold_start, gate : what chooses while the gate finds the model too weak to be asked; a gate
