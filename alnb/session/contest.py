@@ -309,7 +309,9 @@ class _Runs:
             "unique: different labelled volumes; of all: of the volumes that can be labelled, the "
             "start included; of asked: without the start on both sides. A repeat is a draw that "
             "costs nothing. run std: over seeds; 2 boot SE: over test volumes; 95 %: of the mean "
-            "difference over seeds, by Student's t."
+            "difference over seeds, by Student's t. disagree: share of voxels on which two members "
+            "differ after a training; push/climb: what keeps members apart over what they learn, "
+            "of a deep ensemble what it would have been."
         ]
         if plans:
             most = plans[0][-1]

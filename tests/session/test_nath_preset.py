@@ -6,6 +6,7 @@ import pytest
 from alnb.data.cohort import Cohort
 from alnb.data.volume import Volume
 from alnb.errors import BadInput
+from alnb.session import arms
 from alnb.session.arms import ARMS, COMPARED
 from alnb.session.assumed import assumed_table
 from alnb.session.nath import (
@@ -106,6 +107,15 @@ def test_arms_differ_in_what_they_ask_who_answers_and_what_they_keep():
     assert ensembles == {"entropy", "random_ensemble"}
     assert {arm for arm in ARMS if ARMS[arm].keep} == {"svgd_mi", "epistemic_keep"}
     assert {"svgd_mi", "random", "foreground_random", "full"} <= set(COMPARED)
+
+
+def test_the_table_of_arms_tells_what_they_are():
+    lines = [line.split() for line in arms.__doc__.splitlines()]
+    told = {line[0]: line for line in lines if line and line[0] in ARMS}
+    assert told.keys() == ARMS.keys()
+    for name, arm in ARMS.items():
+        assert ("ensemble" in told[name][:3]) == arm.ensemble
+        assert ("kept" in told[name]) == arm.keep
 
 
 def test_whatever_is_reduced_is_said():
