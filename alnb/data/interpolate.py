@@ -6,6 +6,10 @@ TMI 9(1), 1990). Each pixel goes to the class whose blended distance is largest.
 is a region as well, of the label IGNORE, so a lassoed structure is interpolated against a rest of
 which nothing is known; on two complete slices there is none.
 
+Between two complete slices each class first moves along the line from its one centre to the other,
+the background and what ends on the way by the mean of these moves. Shapes that lie aside of each
+other have an overlap that is too small, or none, and blended in place they would lose by it.
+
 Where the two slices do not speak of the same classes:
 
 - A class that one slice holds and the other, complete, does not, tapers: its absence counts as a
@@ -76,17 +80,42 @@ def blend(
     codes = np.union1d(one, two)
     pairs = [_depths(one == code, two == code, pixel_mm) for code in codes.tolist()]
     silent = (first[window] == IGNORE) | (second[window] == IGNORE)
+    moves = np.zeros((len(codes), 2)) if silent.any() else _moves(one, two, codes)
     made = []
     for share in shares:
-        # both weights as they are, so that two slices the other way round give the same sum
-        near, far = 1.0 - share, share
-        largest = np.argmax([near * a + far * b for a, b in pairs], axis=0)
-        inner = codes[largest].astype(np.uint8)
+        levels = [
+            (1.0 - share) * _moved(a, share * by) + share * _moved(b, (share - 1.0) * by)
+            for (a, b), by in zip(pairs, moves, strict=True)
+        ]
+        # equal but for the last bits is equal, whichever slice is called the first
+        inner = codes[np.argmax(np.round(levels, 9), axis=0)].astype(np.uint8)
         inner[silent & (inner != one) & (inner != two)] = IGNORE
         whole = np.full(first.shape, around, np.uint8)
         whole[window] = inner
         made.append(whole)
     return made
+
+
+def _moves(one: LabelMap, two: LabelMap, codes: NDArray[np.uint8]) -> Depth:
+    """(len(codes), 2) way of every class's centre from slice to slice, in pixels (row, col)."""
+    found, sizes = np.full((len(codes), 2), np.nan), np.zeros(len(codes))
+    for place, code in enumerate(codes.tolist()):
+        here, there = np.argwhere(one == code), np.argwhere(two == code)
+        if code != 0 and len(here) and len(there):
+            found[place] = there.mean(axis=0) - here.mean(axis=0)
+            sizes[place] = min(len(here), len(there))
+    common = np.average(found[sizes > 0], axis=0, weights=sizes[sizes > 0]) if sizes.any() else 0.0
+    return np.where(np.isnan(found), common, found)
+
+
+def _moved(depth: Depth, by: NDArray[np.float64]) -> Depth:
+    """A distance map moved by some pixels, and continued at its rim."""
+    from scipy.ndimage import shift
+
+    if np.abs(by).max() < 1e-9:
+        return depth
+    moved: Depth = shift(depth, by, order=1, mode="nearest")
+    return moved
 
 
 def _comparable(first: LabelMap, second: LabelMap) -> tuple[LabelMap, LabelMap]:
