@@ -173,6 +173,19 @@ class Study:
         arm, training = group[0]
         return list(self.curves).index(arm), training
 
+    @cached_property
+    def through(self) -> dict[str, dict[int, Curve]]:
+        """`curves` without the whole pool and without seeds that are under way.
+
+        Those are the ones with fewer trainings than the longest.
+        """
+        longest = max(len(curve) for curves in self.curves.values() for curve in curves.values())
+        return {
+            arm: {seed: curve for seed, curve in curves.items() if len(curve) == longest}
+            for arm, curves in self.curves.items()
+            if arm != FULL
+        }
+
     @property
     def full(self) -> float:
         """Test Dice with the whole pool labelled, mean over seeds; NaN where it was not run."""
@@ -203,21 +216,12 @@ class Study:
     # ------------------------------------------------------------------ label saving
 
     def needs(self) -> tuple[Need, ...]:
-        """Of every arm but the whole pool, for every target; none while that was not run.
-
-        Seeds with fewer trainings than the longest are under way and left out.
-        """
+        """Of every arm in `through`, for every target; none while the whole pool was not run."""
         if math.isnan(self.full):
             return ()
-        longest = max(len(curve) for curves in self.curves.values() for curve in curves.values())
-        through = {
-            arm: {seed: curve for seed, curve in curves.items() if len(curve) == longest}
-            for arm, curves in self.curves.items()
-            if arm != FULL
-        }
         return tuple(
             self._need(arm, curves, target)
-            for arm, curves in through.items()
+            for arm, curves in self.through.items()
             if curves
             for target in TARGETS
         )
@@ -242,27 +246,32 @@ class Study:
         )
 
     def saving(self, arm: str, reference: str, target: float) -> float:
-        """Labels of `reference` over labels of `arm`; NaN where one of them did not get there."""
-        needs = {(need.arm, need.target): need.labels for need in self.needs()}
-        missing = math.nan
-        return needs.get((reference, target), missing) / needs.get((arm, target), missing)
+        """Labels of `reference` over labels of `arm`, both the mean over the seeds of both.
+
+        NaN where one of them did not get there with one of these seeds.
+        """
+        needs = {need.arm: dict(need.by_seed) for need in self.needs() if need.target == target}
+        ours, theirs = needs.get(arm, {}), needs.get(reference, {})
+        seeds = ours.keys() & theirs.keys()
+        spent = sum(ours[seed] for seed in seeds)
+        return sum(theirs[seed] for seed in seeds) / spent if seeds else math.nan
 
     # ------------------------------------------------------------------ seed by seed
 
     def differences(self, arm: str, reference: str) -> tuple[Paired, Paired] | None:
-        """`arm` minus `reference` by seed: Dice after as many trainings, and area under the curve.
+        """`arm` minus `reference` by seed: Dice after the last training, and area under the curve.
 
         The area is over different labelled volumes, in the range that both cover, divided by that
-        range; so a repeat is worth what it teaches and costs nothing. None without common seeds.
+        range; so a repeat is worth what it teaches and costs nothing. None where no seed of both is
+        `through`.
         """
-        ours, theirs = self.curves.get(arm, {}), self.curves.get(reference, {})
+        ours, theirs = self.through.get(arm, {}), self.through.get(reference, {})
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
-        last = {seed: min(len(ours[seed]), len(theirs[seed])) - 1 for seed in seeds}
         final = paired(
-            {seed: ours[seed][last[seed]].mean for seed in seeds},
-            {seed: theirs[seed][last[seed]].mean for seed in seeds},
+            {seed: ours[seed][-1].mean for seed in seeds},
+            {seed: theirs[seed][-1].mean for seed in seeds},
         )
         areas = [(seed, common_areas(ours[seed], theirs[seed])) for seed in seeds]
         known = [(seed, both) for seed, both in areas if both is not None]

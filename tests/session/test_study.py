@@ -148,6 +148,23 @@ def test_seeds_under_way_wait_before_they_count_as_not_having_reached_a_target()
     assert {(n.reached, n.seeds) for n in needs} == {(1, 1)}
 
 
+def test_arms_are_compared_over_the_seeds_that_both_are_through_with():
+    trained = [
+        *curve("random", 0, [0.5, 0.6, 0.9]),
+        *curve("random", 1, [0.5, 0.6]),
+        *curve("jsd", 0, [0.5, 0.8, 0.9]),
+        *curve("jsd", 1, [0.8, 0.8, 0.9]),
+        *curve("jsd", 2, [0.8, 0.8, 0.9]),
+        *curve("full", 0, [0.8]),
+    ]
+    study = Study("t", (), CLASSES, tuple(trained))
+    final, _ = study.differences("jsd", "random")
+    assert (final.seeds, final.mean) == (1, pytest.approx(0))
+    # 95 % is .76: on the way from .5 to .8, and from .6 to .9
+    assert study.saving("jsd", "random", 0.95) == pytest.approx((3 + 16 / 30) / (2 + 26 / 30))
+    assert study.differences("random", "epistemic") is None
+
+
 def test_where_every_arm_is_as_good_as_the_whole_pool_the_report_warns():
     first, second = [0.5, 0.8, 0.6, 0.81, 0.8], [0.8, 0.8, 0.8, 0.795, 0.8]
     full = curve("full", 0, [0.8])
