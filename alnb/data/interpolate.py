@@ -7,8 +7,9 @@ is a region as well, of the label IGNORE, so a lassoed structure is interpolated
 which nothing is known; on two complete slices there is none.
 
 Between two complete slices each class first moves along the line from its one centre to the other,
-the background and what ends on the way by the mean of these moves. Shapes that lie aside of each
-other have an overlap that is too small, or none, and blended in place they would lose by it.
+and what ends on the way, as the background, by the mean of these moves: shapes that lie aside of
+each other overlap too little, or not at all, and blended in place they would shrink or be lost. The
+background gives way where a class moves to.
 
 Where the two slices do not speak of the same classes:
 
@@ -80,15 +81,21 @@ def blend(
     codes = np.union1d(one, two)
     pairs = [_depths(one == code, two == code, pixel_mm) for code in codes.tolist()]
     silent = (first[window] == IGNORE) | (second[window] == IGNORE)
-    moves = np.zeros((len(codes), 2)) if silent.any() else _moves(one, two, codes)
+    complete = not silent.any()
+    moves = _moves(one, two, codes) if complete else np.zeros((len(codes), 2))
     made = []
     for share in shares:
-        levels = [
+        blended = [
             (1.0 - share) * _moved(a, share * by) + share * _moved(b, (share - 1.0) * by)
             for (a, b), by in zip(pairs, moves, strict=True)
         ]
         # equal but for the last bits is equal, whichever slice is called the first
-        inner = codes[np.argmax(np.round(levels, 9), axis=0)].astype(np.uint8)
+        levels = np.round(blended, 9)
+        if complete and codes[0] == 0 and len(codes) > 1:
+            # the background has no one move: where a class has moved to, it gives way
+            claimed = levels[1:].max(axis=0)
+            levels[0] = np.where(claimed > 0, np.minimum(levels[0], -claimed), levels[0])
+        inner = codes[np.argmax(levels, axis=0)].astype(np.uint8)
         inner[silent & (inner != one) & (inner != two)] = IGNORE
         whole = np.full(first.shape, around, np.uint8)
         whole[window] = inner
