@@ -78,13 +78,17 @@ class Desk:
         return self.widget._repr_mimebundle_(**options)
 
 
-def show(session: Session, *, query: int = 6, panels: bool = True, live: bool = True) -> Desk:
+def show(
+    session: Session, *, query: int | None = None, panels: bool = True, live: bool = True
+) -> Desk:
     """Draw, train, ask and look: the labelling view with the learning curve and the pool's map.
 
-    query : slices per round; the first round is asked for when there is none yet. panels : whether
-    curve, map and the card that says why a slice was asked are shown. live : whether strokes are
-    grown into a proposal while they are drawn; the view has a switch for it.
+    query : items per round, unless given 6 slices or 1 volume; the first round is asked for when
+    there is none yet. panels : whether curve, map and the card that says why a slice was asked are
+    shown. live : whether strokes are grown into a proposal while they are drawn; the view has a
+    switch for it.
     """
+    query = query or session.usual
     if session.round is None:
         session.ask(min(query, len(session.pool)))
     return Desk(session, query=query, panels=panels, live=live)

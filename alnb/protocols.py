@@ -86,8 +86,9 @@ class Snapshot(Protocol):
     def reduce(self, score: Callable[[Tensor], Tensor], rows: Rows) -> Floats:
         """(len(rows), ...) of `score` over probabilities, streamed so that maps never pile up.
 
-        `score` maps (M, B, C, H, W), summing to 1 over C, to (B,) or (B, ...). A volume's is the
-        mean over its slices. ColdStart if nothing is fitted.
+        `score` maps (M, B, C, H, W), summing to 1 over C, to (B,) or (B, ...); of a volume, B are
+        its slices, also where a learner of volumes predicts them, and its score is the mean over
+        them. ColdStart if nothing is fitted.
         """
         ...
 
@@ -130,11 +131,17 @@ class Learner(Protocol):
         ...
 
     def probs(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
-        """(B, 1, H, W) -> (M, B, C, H, W), summing to 1 over C. ColdStart before the first fit."""
+        """(B, 1, H, W) -> (M, B, C, H, W), summing to 1 over C. ColdStart before the first fit.
+
+        A learner of volumes maps (B, 1, Z, H, W) to (M, B, C, Z, H, W).
+        """
         ...
 
     def features(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
-        """(B, 1, H, W) -> (B, D) pooled bottleneck features. ColdStart before the first fit."""
+        """(B, 1, H, W) -> (B, D) pooled bottleneck features. ColdStart before the first fit.
+
+        A learner of volumes takes (B, 1, Z, H, W).
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

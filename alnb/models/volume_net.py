@@ -219,7 +219,9 @@ class VolumeNet:
 
     def _grid(self, train: TrainSet) -> Shape:
         """The median shape, within `MOST` voxels, in multiples of the strides."""
-        sides = np.median([image.shape for image in train.images], axis=0)
+        shapes = np.array([image.shape for image in train.images])
+        # weight 2 is the volume twice
+        sides = np.median(shapes.repeat(train.weight, axis=0), axis=0)
         # the longest axes give way first: slices are few, and each was worth scanning
         longest = sides.max()
         while True:

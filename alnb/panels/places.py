@@ -151,13 +151,9 @@ def opened_by(pool: Pool, row: int) -> SliceId:
 
 
 def labelled_rows(pool: Pool, state: SessionState) -> NDArray[np.bool_]:
-    """(N,) whether each item is dealt with, and not by skipping alone."""
+    """(N,) whether each item has an answer; a volume from that of its first slice on."""
     labelled = state.labelled
-    done = labelled | {slice_id for slice_id, _ in state.skipped}
-    return np.array(
-        [done.issuperset(slices) and not labelled.isdisjoint(slices) for slices in pool.slices],
-        dtype=np.bool_,
-    )
+    return np.array([not labelled.isdisjoint(slices) for slices in pool.slices], dtype=np.bool_)
 
 
 def shown_rows(pool: Pool, keep: NDArray[np.bool_], limit: int = LIMIT) -> Rows:

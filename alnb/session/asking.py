@@ -122,6 +122,11 @@ class Asking(Embedding):
 
     # ------------------------------------------------------------------ asking
 
+    @property
+    def usual(self) -> int:
+        """Items of a query for which nobody gave a number: 6 slices, or 1 volume."""
+        return 1 if self.created.unit == "volume" else 6
+
     def snapshot(self) -> PoolSnapshot:
         """The pool as a strategy would see it now."""
         with self._lock:

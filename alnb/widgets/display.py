@@ -330,7 +330,7 @@ class Display:
     def _next_n(self) -> int:
         if self._n is not None:
             return self._n
-        return len(self._session.round.query) if self._session.round else 6
+        return len(self._session.round.query) if self._session.round else self._session.usual
 
 
 def _training(job: Any) -> dict[str, Any]:

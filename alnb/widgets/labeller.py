@@ -48,7 +48,8 @@ class Labeller:
     Parameters
     ----------
     session : the open project.
-    n : how many items the next query takes; by default as many as the last one, at first 6.
+    n : how many items the next query takes; by default as many as the last one, at first 6 slices
+        or 1 volume.
     auto : after the last answer of a query, train in the background and then ask for the next one.
     flip : (rows, cols) whether the display runs against storage order.
     live : whether the strokes on a slice are grown into a proposal while they are drawn; the

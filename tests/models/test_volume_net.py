@@ -22,6 +22,7 @@ from alnb.models.volume_net import MOST, VolumeNet
 from alnb.models.volume_samples import VolumeKind, VolumeSamples, nearest, stretched
 from alnb.records import IGNORE, TrainSet
 from alnb.rng import torch_generator
+from alnb.testing.learner import check_learner
 
 STILL = VolumeAugment(share=0.0)
 
@@ -260,6 +261,11 @@ def test_members_of_an_ensemble_and_particles_are_volumes_learners():
     control = SVGDCommittee(2, base, likelihood=None, control="ensemble")
     a, b = fitted(control, train).state_dict(), ensemble.state_dict()
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-6) for name in b)
+
+
+@pytest.mark.parametrize("way", [{}, {"size": (8, 8, 8)}, {"patch": (8, 8, 8)}])
+def test_it_keeps_the_contract_of_learners(way):
+    check_learner(lambda: net(steps=2, augment=STILL, **way))
 
 
 @pytest.mark.parametrize("engine", ["grouped", "vmap"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import alnb
 from alnb.errors import BadInput, PoolExhausted, UnknownItem
 from alnb.models.infer import volume_probs
 from alnb.records import IGNORE, SliceId, Stroke, VolumeId
@@ -94,6 +95,16 @@ def test_an_oracle_answers_whole_volumes_round_after_round(solid):
     train = session.trainer._train_set(session.state)
     for name, target in zip(train.names, train.targets, strict=True):
         np.testing.assert_array_equal(target, session.cohort.volumes[name].reference())
+
+
+def test_one_volume_is_shown_first_and_six_slices(solid, project):
+    desk = alnb.show(solid, panels=False, live=False)
+    assert len(solid.round.query) == 1
+    desk.close()
+    slices = project()
+    desk = alnb.show(slices, panels=False, live=False)
+    assert len(slices.round.query) == 6
+    desk.close()
 
 
 def test_volumes_of_which_anything_is_answered_are_not_asked_again(solid):
