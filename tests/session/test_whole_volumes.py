@@ -98,8 +98,9 @@ def test_an_oracle_answers_whole_volumes_round_after_round(solid):
 
 
 def test_one_volume_is_shown_first_and_six_slices(solid, project):
-    desk = alnb.show(solid, panels=False, live=False)
-    assert len(solid.round.query) == 1
+    volumes = solid()
+    desk = alnb.show(volumes, panels=False, live=False)
+    assert len(volumes.round.query) == 1
     desk.close()
     slices = project()
     desk = alnb.show(slices, panels=False, live=False)
