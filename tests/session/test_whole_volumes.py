@@ -97,12 +97,12 @@ def test_an_oracle_answers_whole_volumes_round_after_round(solid):
         np.testing.assert_array_equal(target, session.cohort.volumes[name].reference())
 
 
-def test_one_volume_is_shown_first_and_six_slices(solid, project):
+def test_one_volume_is_shown_first_and_six_slices(solid, project, tmp_path):
     volumes = solid()
     desk = alnb.show(volumes, panels=False, live=False)
     assert len(volumes.round.query) == 1
     desk.close()
-    slices = project()
+    slices = project(folder=tmp_path / "slices")
     desk = alnb.show(slices, panels=False, live=False)
     assert len(slices.round.query) == 6
     desk.close()
