@@ -67,7 +67,11 @@ def _of_the_networks(p: Preset) -> list[tuple[str, str, str]]:
     whole = p.patch is None
     return [
         ("U-Net widths", "-".join(map(str, p.channels)), "the usual ones; only 'U-Net' is stated"),
-        ("U-Net depth", f"{len(p.channels)} levels", "the usual one; not stated"),
+        (
+            "U-Net depth",
+            f"{len(p.channels)} levels, strides {'-'.join(map(str, p.strides)) or 'of 2'}",
+            "the usual ones; not stated",
+        ),
         ("U-Net blocks", f"{p.residual_units} residual units per level", "not stated"),
         ("normalisation layer", "batch", "that of alnb's other networks; not stated"),
         ("dropout", "none", "not stated; members are what differs"),

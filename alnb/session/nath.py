@@ -84,7 +84,8 @@ class Preset:
     intensity : how grey values are scaled, see `alnb.data.msd`.
     likelihood, epsilon, kernel, bandwidth : see `alnb.models.svgd_committee`.
     clip, decay, optimiser, schedule : of the gradient's length; the Gaussian prior; see `Recipe`.
-    channels, residual_units : of the network's encoder, finest first; and of each level.
+    channels, strides, residual_units : of the network's encoder, finest first; from each level to
+        the next, 2 unless given; and of each level.
     reduce, bins, grid, mask, aggregate, include_self, repeats, alpha, hat : of the score, see
         `alnb.strategies.nath` and `alnb.strategies.redundancy`.
     validate : measure the validation volumes after every training; decided when a project begins.
@@ -117,6 +118,7 @@ class Preset:
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    strides: tuple[int, ...] = ()
     residual_units: int = 2
     reduce: Literal["sum", "mean", "fg_mean", "topk_mean"] = "sum"
     bins: int = 32
@@ -289,6 +291,7 @@ class Preset:
             recipe=recipe,
             loss=MinusLog(self.likelihood, self.epsilon),  # type: ignore[arg-type]
             channels=self.channels,
+            strides=self.strides,
             residual_units=self.residual_units,
             device=self.device,
         )
@@ -320,10 +323,11 @@ class Preset:
 
     @property
     def settings(self) -> dict[str, str]:
-        """All that decides the numbers of one arm and seed, but the data."""
+        """All that decides the numbers of one arm and seed, but the data; without empty ones."""
         free = {"arms", "seeds", "trainings", *_OUTSIDE}
         fields = (each.name for each in dataclasses.fields(self) if each.name not in free)
-        return {name: str(getattr(self, name)) for name in fields}
+        values = {name: getattr(self, name) for name in fields}
+        return {name: str(value) for name, value in values.items() if value != ()}
 
     @property
     def assumed(self) -> tuple[Assumption, ...]:

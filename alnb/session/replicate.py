@@ -110,11 +110,12 @@ def declare(folder: Path, mine: Mapping[str, str]) -> None:
         atomic_write(path, json.dumps(mine, indent=1).encode())
         return
     before = json.loads(path.read_text())
-    other = sorted(name for name in mine if before.get(name) != mine[name])
+    names = sorted(before.keys() | mine.keys())
+    other = [name for name in names if before.get(name) != mine.get(name)]
     if other:
         raise BadInput(
             f"{folder.name} holds an experiment with another {other[0]}: "
-            f"{before.get(other[0])}, now {mine[other[0]]}. Choose another folder, or the "
+            f"{before.get(other[0])}, now {mine.get(other[0])}. Choose another folder, or the "
             "settings it was begun with. Nothing was changed."
         )
 

@@ -221,6 +221,8 @@ def test_a_finished_run_opens_nothing_and_more_trainings_go_on_from_it(whole, he
     assert [t.unique for t in more.trained] == [2, 3, 4, 5]
     with pytest.raises(BadInput, match="another members: 2, now 3"):
         contest.run(small(members=3), hearts, folder)
+    with pytest.raises(BadInput, match=r"another strides: None, now \(1,\)"):
+        contest.run(small(strides=(1,)), hearts, folder)
     assert numbers(contest.read(small(), hearts, folder)) == numbers(study)
 
 

@@ -169,7 +169,7 @@ def test_what_is_listed_is_what_is_run():
     assert listed["MI bins"] == "16"
     assert listed["alpha"] == "2"
     assert listed["hats"].startswith("rank")
-    assert (listed["U-Net widths"], listed["U-Net depth"]) == ("4-8", "2 levels")
+    assert (listed["U-Net widths"], listed["U-Net depth"]) == ("4-8", "2 levels, strides of 2")
     assert listed["bandwidth rule"].startswith("3.0")
 
 
