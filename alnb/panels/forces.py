@@ -33,8 +33,8 @@ MEASURES: tuple[tuple[str, Measure], ...] = (
 )
 HONEST = (
     "Among the many weights of networks the push is all but lost: K goes to 1/(M + 1) for every "
-    "pair. Members then share each other's gradients a little and, if anything, differ less than "
-    "those of a deep ensemble."
+    "pair. What is left is that members share each other's gradients a little, which makes for "
+    "less variety than a deep ensemble has, not for more."
 )
 """What to expect of Stein variational gradient descent between networks."""
 EMPTY = "The first record appears after the first training."
@@ -185,15 +185,16 @@ def kernel_view(data: CommitteeData, step: int, line: int = 0) -> View:
     shown = data.lines[line] if data.lines else _line_of("", ())
     at = nearest(shown, step)
     kernel = shown.kernel[at] if len(shown.step) else np.empty((0, 0))
-    names = [str(number) for number in range(1, len(kernel) + 1)]
+    members = np.arange(1, len(kernel) + 1)
+    span = 0.5, max(1, len(kernel)) + 0.5
     layers = f", mean of {shown.layers} layers" if shown.layers > 1 else ""
     when = f"K of {plain(shown.name)}, step {shown.step[at]:,}{layers}" if len(kernel) else ""
     return View(
         traces=(
             {
                 "type": "heatmap",
-                "x": names,
-                "y": names,
+                "x": members,
+                "y": members,
                 "z": kernel,
                 "zmin": 0,
                 "zmax": 1,
@@ -206,16 +207,15 @@ def kernel_view(data: CommitteeData, step: int, line: int = 0) -> View:
             },
         ),
         xaxis={
-            "type": "category",
-            "dtick": 1,
+            "range": span,
+            "tickvals": members,
             "title": title(f"member<br>{when}"),
             "showgrid": False,
             "constrain": "domain",
         },
         yaxis={
-            "type": "category",
-            "dtick": 1,
-            "autorange": "reversed",
+            "range": span[::-1],
+            "tickvals": members,
             "showgrid": False,
             "constrain": "domain",
         },

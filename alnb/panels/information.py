@@ -159,8 +159,8 @@ def information_views(
 def sentences(found: Information) -> tuple[str, str]:
     """What to read off the matrices, and what not to."""
     caveat = (
-        "The images are not registered, so mutual information mostly measures whether two show "
-        "the same field of view."
+        "The images are not registered: much of what they share is the same field of view, not "
+        "the same anatomy."
     )
     if np.isfinite(found.share):
         caveat += (
