@@ -193,5 +193,5 @@ def test_what_lies_between_two_lassoed_slices_is_taken_undone_and_found_again(no
     page.locator(".alnb-walk-acts button", has_text="Reopen volume").click()
     wait_cells(notebook, ["empty", "empty", *done[1], "empty", "empty"])
     page.keyboard.press("?")
-    notebook.wait_text(".alnb-help", "slice most worth labelling next")
+    notebook.wait_text(".alnb-help", "next slice worth labelling")
     shots(notebook, "volume-4-keys")
