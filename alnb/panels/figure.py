@@ -80,6 +80,26 @@ def compose(*views: View) -> go.Figure:
     return go.Figure(data=traces, layout=layout)
 
 
+class _Complete(go.FigureWidget):
+    """A figure widget that tells a page of itself once, when it is complete.
+
+    plotly's own tells of an empty figure as soon as it exists, and of what is in it in a second
+    message; a view that a busy page makes in between stays blank for ever.
+    """
+
+    _told = False
+
+    def open(self) -> None:
+        """Tell nobody while the figure is being made."""
+        if self._told:
+            super().open()
+
+    def tell(self) -> None:
+        """Tell the page of the figure as it is now, and from now on of every change."""
+        self._told = True
+        self.open()
+
+
 class Screen:
     """A figure widget that shows views and sends to the browser what differs from the last ones.
 
@@ -90,9 +110,10 @@ class Screen:
     def __init__(self, *views: View) -> None:
         self._traces, self._layout = _arrange(views)
         self._behind = False
-        self.widget = go.FigureWidget(data=self._traces, layout=self._layout)
+        self.widget = _Complete(data=self._traces, layout=self._layout)
         # the only way to these settings: FigureWidget has no public one
         self.widget._config = {"responsive": True, "displayModeBar": False}
+        self.widget.tell()
 
     def show(self, *views: View) -> None:
         """Show `views` instead of the last ones, in one message (two if there are more lines)."""
