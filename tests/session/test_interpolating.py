@@ -13,6 +13,7 @@ from alnb.errors import IllegalEvent
 from alnb.records import IGNORE, Accepted, Annotation, Mask, Scribble, SliceId, Stroke, VolumeId
 from alnb.session.answering import FINISHED
 from alnb.session.session import Session
+from alnb.session.state import replay
 from alnb.store.blobs import npy
 from tests.toys import ClassMeans
 
@@ -206,6 +207,46 @@ def test_slices_of_a_slice_pool_that_are_accepted_together_join_the_query(tmp_pa
         taken = session.accept_between(session.interpolate(volume))
         assert [s.index for s in taken] == [2, 3, 4]
         assert set(taken) <= set(session.round.query)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_done_in_whatever_order_taking_changes_no_answer_and_no_stroke(
+    session, name, seed
+):
+    rng, count = np.random.default_rng(seed), 0
+    slices = [SliceId(name, index) for index in range(7)]
+    answer(session, name, 0, 6)
+
+    def said():
+        answers = {s: a for (s, _), a in session.state.annotations.items()}
+        return answers, {s: session.draft(s).strokes for s in slices}
+
+    for _ in range(40):
+        here = slices[rng.integers(7)]
+        match rng.integers(7):
+            case 0 | 1 if session.status(here) == "open":
+                lasso(session, here, grown=float(rng.integers(3)))
+                session.submit(here, "mask" if rng.integers(2) else "scribble")
+            case 2 if session.status(here) == "open":
+                session.skip(here)
+            case 3:
+                lasso(session, here)
+            case 4:
+                session.undo(here)
+            case 5 | 6:
+                answers, strokes = said()
+                offers = session.interpolate(here if rng.integers(2) else name)
+                taken = session.accept_between(offers)
+                count += len(taken)
+                now, ink = said()
+                assert ink == strokes
+                assert {s: a for s, a in now.items() if s not in taken} == answers
+                assert not set(taken) & set(answers)
+                if rng.integers(2):
+                    assert session.withdraw(taken) == taken
+                    assert said() == (answers, strokes)
+    assert count, "nothing was put to the test"
+    assert replay(session.journal.entries()) == session.state
 
 
 def test_an_export_tells_interpolated_answers_from_others(session, name, tmp_path):

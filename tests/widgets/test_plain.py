@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipycanvas.canvas
+import numpy as np
 import pytest
 
 from alnb.data.raster import rasterize
@@ -69,3 +70,26 @@ def test_the_plain_eraser_takes_ink_away(pen, session):
     assert (session.raster(session.queue[0]) == IGNORE).all()
     strokes = session.draft(session.queue[0]).strokes
     assert (rasterize(strokes, session.raster(session.queue[0])) == IGNORE).all()
+
+
+def test_what_is_interpolated_takes_the_place_of_other_proposals_where_the_kernel_draws(
+    session, monkeypatch
+):
+    session.ask(1)
+    labeller = Labeller(session)
+    plain, here = labeller.canvas.plain, session.queue[0]
+    labeller.settle()
+    painted = {}
+    monkeypatch.setattr(plain, "_put", painted.__setitem__)
+    labels = np.zeros(session.cohort.shape(here), np.uint8)
+    labels[4:12, 4:12] = 2
+    plain._timer = object()
+    plain._grown = np.ones_like(labels)
+    plain.offer(here, labels)
+    (pixels,) = painted.values()
+    inked = pixels[..., 3] > 0
+    assert inked.any()
+    assert not inked[labels == 0].any()
+    assert (inked[4:12, 4] == inked[4:12, 11]).all(), "the hatch runs along the rows"
+    plain._timer = None
+    labeller.close()
