@@ -15,7 +15,7 @@ from alnb.records import Annotation, LabelMap, SliceId
 from alnb.session.reading import Reading
 from alnb.store.blobs import npy
 
-_HELD_GAPS = 64
+_HELD_GAPS = 256
 
 Answers = tuple[Annotation, ...]
 

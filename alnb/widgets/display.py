@@ -64,7 +64,7 @@ class Display:
         self._flip = flip
         self._lock = threading.RLock()
         self._imaging = Imaging(session.cohort)
-        self._film = Film(session, canvas, self._imaging)
+        self._film = Film(session, canvas, self._imaging, inks)
         self._offers: dict[SliceId, Offer] = {}
         self._counted: tuple[SessionState, tuple[SliceId, ...]] | None = None
         self._viewers: tuple[Callable[[SliceId], None], ...] = ()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alnb.records import LabelMap, SliceId
+from alnb.session.ink import Inks
 from alnb.session.offers import Offer
 from alnb.session.session import Session
 from alnb.widgets.canvas import ScribbleCanvas
@@ -24,8 +25,11 @@ SIDE = 72
 class Film:
     """Sends the pictures of a volume once, and the label maps on them as they change."""
 
-    def __init__(self, session: Session, canvas: ScribbleCanvas, imaging: Imaging) -> None:
+    def __init__(
+        self, session: Session, canvas: ScribbleCanvas, imaging: Imaging, inks: Inks
+    ) -> None:
         self._session = session
+        self._inks = inks
         self._canvas = canvas
         self._imaging = imaging
         self._lock = threading.Lock()
@@ -76,7 +80,7 @@ class Film:
             return offer.labels
         draft = self._session.draft(slice_id)
         held = bool(draft.strokes or draft.base)
-        return self._session.raster(slice_id) if held and cell != "skipped" else None
+        return self._inks.raster(slice_id) if held and cell != "skipped" else None
 
 
 def _small(labels: LabelMap | None, size: tuple[int, int]) -> NDArray[np.uint8] | None:
