@@ -29,7 +29,7 @@ def main() -> None:
     """Print a line per seed, then mean and spread."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of the Decathlon's task")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--coarse", action="store_true", help="the default strides")
     args = parser.parse_args()
