@@ -470,7 +470,7 @@ def test_where_the_booster_does_not_come_up_the_kernel_draws(notebook, tmp_path)
     view = """
 import alnb.widgets.canvas
 alnb.widgets.canvas.Booster._esm = "export default { render() {} }"
-view = Labeller(session)
+view = Labeller(session, live=False)
 view"""
     folder = f"FOLDER = {str(tmp_path / 'project')!r}\n"
     notebook.open([folder + SETUP, view])
