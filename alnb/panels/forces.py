@@ -234,9 +234,9 @@ def sentences(data: CommitteeData) -> tuple[str, ...]:
     if not found:
         return ()
     first = found[0]
-    push = _number(float(np.median(first.push)))
+    push, seen = _number(float(np.median(first.push))), len(first.step)
     acted = (
-        f"{first.name}: the push was {push} of the climb (median of {len(first.step)} records). At "
+        f"{first.name}: the push was {push} of the climb (median of {seen} record{'s' * (seen != 1)}). At "
         f"the end K of two members is {first.least[-1]:.2f} to {first.most[-1]:.2f}, and "
         f"1/(M + 1) = {1 / (first.members + 1):.2f}."
     )
