@@ -15,6 +15,7 @@ from alnb.errors import ColdStart, PoolExhausted
 from alnb.protocols import Encoder, Strategy
 from alnb.records import ItemId, Round, Selection
 from alnb.rng import stream
+from alnb.session.answering import FINISHED
 from alnb.session.choosing import capped, check_selection, found
 from alnb.session.comparing import Comparison, compare
 from alnb.session.embedding import Embedding
@@ -228,7 +229,7 @@ class Asking(Embedding):
                 if self.status(slice_id) == "open" and not self.draft(slice_id).strokes
             ]
             if untouched:
-                self._commit(*(SliceSkipped(s, "finished without it", None) for s in untouched))
+                self._commit(*(SliceSkipped(s, FINISHED, None) for s in untouched))
 
     def amend(self, *, add: Sequence[ItemId] = (), remove: Sequence[ItemId] = ()) -> None:
         """Override the query by hand."""
