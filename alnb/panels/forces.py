@@ -40,7 +40,7 @@ HONEST = (
 EMPTY = "The first record appears after the first training."
 _NO_RECORD = "This committee has no record of its training."
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_HEAT = ((0.0, "rgba(86, 180, 233, 0.05)"), (1.0, "rgba(0, 114, 178, 0.95)"))
+_HEAT = ((0.0, "#e6f1f9"), (1.0, "#0072b2"))  # opaque, so that numbers suit either page
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,11 +234,12 @@ def sentences(data: CommitteeData) -> tuple[str, ...]:
     if not found:
         return ()
     first = found[0]
-    push, seen = _number(float(np.median(first.push))), len(first.step)
+    push = _number(float(np.median(first.push)))
+    seen = f"{len(first.step)} record{'s' * (len(first.step) != 1)}"
     acted = (
-        f"{first.name}: the push was {push} of the climb (median of {seen} record{'s' * (seen != 1)}). At "
-        f"the end K of two members is {first.least[-1]:.2f} to {first.most[-1]:.2f}, and "
-        f"1/(M + 1) = {1 / (first.members + 1):.2f}."
+        f"{first.name}: the push was {push} of the climb (median of {seen}). At the end K of two "
+        f"members is {first.least[-1]:.2f} to {first.most[-1]:.2f}, and 1/(M + 1) = "
+        f"{1 / (first.members + 1):.2f}."
     )
     ends = ", ".join(f"{line.name} {line.disagreement[-1]:.1%}" for line in found)
     return acted, f"Pixels on which two members differ at the end: {ends}."
