@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import traitlets
 
 INK = "#7a7a7a"
 """Text: at least 4.2 to 1 on white and on the near-black of JupyterLab's dark theme alike."""
@@ -80,13 +81,41 @@ def compose(*views: View) -> go.Figure:
     return go.Figure(data=traces, layout=layout)
 
 
+_SCRIPT = """
+export default () => {
+  let figure;
+  const plotly = (model) => {
+    const blob = () => new Blob([model.get("_plotly")], { type: "text/javascript" });
+    globalThis.alnbPlotly ??= import(URL.createObjectURL(blob()));
+    return globalThis.alnbPlotly;
+  };
+  return {
+    initialize({ model }) {
+      figure = plotly(model).then((module) => {
+        const made = module.default();
+        made.initialize({ model });
+        return made;
+      });
+    },
+    async render({ model, el }) {
+      return (await figure).render({ model, el });
+    },
+  };
+};
+"""
+
+
 class _Complete(go.FigureWidget):
-    """A figure widget that tells a page of itself once, when it is complete.
+    """A figure widget that tells a page of itself once, when it is complete, and loads at ease.
 
     plotly's own tells of an empty figure as soon as it exists, and of what is in it in a second
-    message; a view that a busy page makes in between stays blank for ever.
+    message. Its 5 MB of script are read anew for each figure, and what has not read its script
+    within two seconds never hears of a change: on a busy page, figures stayed blank. Here a page
+    reads it once, and a small script waits for it.
     """
 
+    _esm = _SCRIPT
+    _plotly = traitlets.Unicode(str(go.FigureWidget._esm)).tag(sync=True)
     _told = False
 
     def open(self) -> None:
