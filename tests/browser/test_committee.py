@@ -41,8 +41,8 @@ desk = alnb.show(session, panels=False, live=False)
 bars = ScorePanel(session, desk.labeller)
 ipywidgets.VBox([bars.widget, desk.widget])
 """
-TRACES = """() => [...document.querySelectorAll('.js-plotly-plot')].at(-1)
-    .data.map(t => t.z ? t.z.length : t.x.length)"""
+TRACES = """() => ([...document.querySelectorAll('.js-plotly-plot')].at(-1)?.data ?? [])
+    .map(t => (t.z ?? t.x ?? []).length)"""
 BAR = ".alnb-panel .barlayer .point path"
 
 
@@ -53,20 +53,9 @@ def browser(launch):
 
 
 def show(notebook, *cells):
-    """Run cells, the last of which shows a panel, and again if the page was too busy for it.
-
-    anywidget gives a model two seconds to load its script, which is 5 MB of plotly for a figure;
-    what takes longer never hears of a change.
-    """
+    """Run cells, the last of which shows a panel."""
     notebook.open(list(cells))
     notebook.run_all(timeout=300)
-    for _ in range(5):
-        notebook.page.wait_for_timeout(3000)
-        if not any("Failed to initialize model" in error for error in notebook.errors):
-            return
-        notebook.errors.clear()
-        notebook.command("notebook:run-cell")
-        notebook.wait_idle()
 
 
 def wait_drawn(notebook, condition, timeout=60):
@@ -82,6 +71,37 @@ def wait_words(notebook, part, timeout=60):
         "t => [...document.querySelectorAll('.alnb-aside')].some(e => e.textContent.includes(t))",
         arg=part,
         timeout=1000 * timeout,
+    )
+
+
+MANY = """
+import asyncio, ipywidgets
+from alnb.panels.figure import Screen, View
+
+def at(y):
+    return View(traces=({"type": "scatter", "y": [y, y + 1]},), xaxis={}, yaxis={})
+
+async def later(screen, seconds):
+    await asyncio.sleep(seconds)
+    screen.show(at(3))
+    screen.renew()
+
+screens = [Screen(at(1)) for _ in range(8)]
+for place, screen in enumerate(screens):
+    asyncio.get_running_loop().create_task(later(screen, 0.3 * place))
+ipywidgets.VBox([screen.widget for screen in screens])
+"""
+
+
+@pytest.mark.timeout(900)
+def test_figures_that_change_while_a_page_still_draws_them_show_the_change(notebook):
+    show(notebook, MANY)
+    notebook.page.wait_for_function(
+        """() => {
+          const plots = [...document.querySelectorAll('.js-plotly-plot')];
+          return plots.length === 8 && plots.every(p => p.data?.[0]?.y?.[0] === 3);
+        }""",
+        timeout=90_000,
     )
 
 
