@@ -22,6 +22,7 @@ large images are counted two pairs at a time, in one table of three images.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ _CHUNK = 1 << 16
 """Voxels counted at a time, so that what is in between stays in the cache."""
 _BLOCK = 64
 _COLUMNS = 8
+_thread = threading.local()
 _ONE_HOT = 1 << 26
 _EXACT = 1 << 23
 
@@ -212,7 +214,13 @@ def between(
             inside = counts[:, : quantiser.bins, : quantiser.bins]
             found[part, column] = information(inside, miller_madow=miller_madow)
 
-    with ThreadPoolExecutor(max_workers=threads or os.cpu_count() or 1) as pool:
+    workers = min(threads or os.cpu_count() or 1, len(columns))
+    if workers < 2:
+        # a new thread begins with memory of its own, which few pairs are not worth
+        for column in range(len(columns)):
+            fill(column)
+        return found
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         list(pool.map(fill, range(len(columns))))
     return found
 
@@ -293,16 +301,28 @@ def _resized(image: NDArray[np.float32], grid: Shape) -> NDArray[np.float32]:
 def _table(images: Sequence[Codes], levels: int) -> Counts:
     """How often each tuple of codes occurs, one axis per image; at most 2^16 tuples."""
     counts = np.zeros(levels ** len(images), dtype=np.int64)
-    packed = np.empty(_CHUNK, dtype=np.uint16)
+    packed, wide = _buffers()
     for start in range(0, images[0].size, _CHUNK):
         stop = min(start + _CHUNK, images[0].size)
-        part = packed[: stop - start]
+        part, tuples = packed[: stop - start], wide[: stop - start]
         part[:] = images[0][start:stop]
         for image in images[1:]:
             part *= np.uint16(levels)
             part += image[start:stop]
-        counts += np.bincount(part, minlength=len(counts))
+        tuples[:] = part
+        counts += np.bincount(tuples, minlength=len(counts))
     return counts.reshape((levels,) * len(images))
+
+
+def _buffers() -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
+    """Room for a chunk of codes, and for the same as numpy counts them, one pair per thread.
+
+    What is asked for anew in every call costs more time in the operating system than the counting.
+    """
+    if not hasattr(_thread, "buffers"):
+        _thread.buffers = np.empty(_CHUNK, np.uint16), np.empty(_CHUNK, np.intp)
+    found: tuple[NDArray[np.uint16], NDArray[np.intp]] = _thread.buffers
+    return found
 
 
 def _one_hot(codes: Tensor, levels: int) -> Tensor:
