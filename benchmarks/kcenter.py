@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from alnb.strategies import farthest
+from alnb.strategies.cloud import Cloud
 from alnb.strategies.coreset import k_center
+from alnb.strategies.frontier import Frontier
 
 Matrix = NDArray[np.float32]
 Picks = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -117,7 +118,7 @@ def reads_and_memory(x: Matrix, picks: int) -> tuple[float, float, float]:
     counted.
     """
     rows, pairs = [], []
-    near, bring = farthest.Cloud.near, farthest.Frontier._bring
+    near, bring = Cloud.near, Frontier._bring
 
     def counted(cloud, wanted, out):  # type: ignore[no-untyped-def]
         found = near(cloud, wanted, out)
@@ -128,14 +129,14 @@ def reads_and_memory(x: Matrix, picks: int) -> tuple[float, float, float]:
         pairs.append(len(points) * len(missed))
         bring(frontier, points, reach, squared, missed, *room)
 
-    farthest.Cloud.near, farthest.Frontier._bring = counted, brought  # type: ignore[method-assign]
+    Cloud.near, Frontier._bring = counted, brought  # type: ignore[method-assign]
     tracemalloc.start()
     try:
         lazy(x, picks)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-        farthest.Cloud.near, farthest.Frontier._bring = near, bring  # type: ignore[method-assign]
+        Cloud.near, Frontier._bring = near, bring  # type: ignore[method-assign]
     return sum(rows) / len(x), sum(pairs) / (len(x) * picks), peak / x.nbytes
 
 

@@ -18,9 +18,11 @@ from alnb.embed.features import PixelFeatures
 from alnb.errors import BadSelection
 from alnb.protocols import Encoder, Snapshot
 from alnb.records import Floats, Rows, Selection
+from alnb.strategies.cloud import Cloud
 from alnb.strategies.common import candidates_for, mean_by_owner
 from alnb.strategies.cost import Cost
-from alnb.strategies.farthest import TIE, Cloud, Cover, KCenter
+from alnb.strategies.farthest import Cover, KCenter
+from alnb.strategies.frontier import TIE
 from alnb.strategies.strided import Strided
 from alnb.strategies.wrappers import WarmStart, smallest_cap
 

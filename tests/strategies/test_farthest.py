@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from alnb.errors import BadInput, PoolExhausted
-from alnb.strategies import farthest
-from alnb.strategies.farthest import TIE, Cloud, KCenter
+from alnb.strategies import cloud as clouds
+from alnb.strategies import frontier
+from alnb.strategies.cloud import Cloud
+from alnb.strategies.farthest import KCenter
+from alnb.strategies.frontier import TIE, Frontier
 
 
 def plain(x, centres, candidates, n, *, first=None, cost=None, volume=None, cap=None, scale=1.0):
@@ -101,12 +104,13 @@ def same(cover, expected):
 def pieces(request, monkeypatch):
     """Small pieces reach every loop and every return of rows with a few hundred of them."""
     if request.param == "in small pieces":
-        monkeypatch.setattr(farthest, "_BATCH", 5)
-        monkeypatch.setattr(farthest, "_STRIP", 3)
-        monkeypatch.setattr(farthest, "_FIRST", 8)
-        monkeypatch.setattr(farthest, "_LEAST", 4)
-        monkeypatch.setattr(farthest, "_HOT", 3)
-        monkeypatch.setattr(farthest, "_FEW", 2)
+        monkeypatch.setattr(clouds, "_BATCH", 5)
+        monkeypatch.setattr(clouds, "_STRIP", 3)
+        monkeypatch.setattr(frontier, "_MEASURED", 5)
+        monkeypatch.setattr(frontier, "_FIRST", 8)
+        monkeypatch.setattr(frontier, "_LEAST", 4)
+        monkeypatch.setattr(frontier, "_HOT", 3)
+        monkeypatch.setattr(frontier, "_FEW", 2)
 
 
 @pytest.mark.parametrize("cloud", range(len(CLOUDS)))
@@ -151,8 +155,9 @@ def test_any_question_is_answered_as_by_the_plain_method(seed, cloud, kind, size
 @pytest.mark.parametrize("cloud", [clusters, walks, copies, grid])
 @pytest.mark.parametrize("asked", ["plain", "subset", "cost", "cap"])
 def test_all_variants_agree_with_the_plain_method_in_small_pieces(monkeypatch, cloud, asked):
-    for name, value in (("_FIRST", 8), ("_LEAST", 4), ("_BATCH", 5), ("_HOT", 3), ("_FEW", 2)):
-        monkeypatch.setattr(farthest, name, value)
+    monkeypatch.setattr(clouds, "_BATCH", 5)
+    for name, value in (("_FIRST", 8), ("_LEAST", 4), ("_MEASURED", 5), ("_HOT", 3), ("_FEW", 2)):
+        monkeypatch.setattr(frontier, name, value)
     rng = np.random.default_rng(5)
     x = cloud(rng, 300, 6).astype(np.float32)
     candidates, centres = np.arange(300), [7, 200]
@@ -183,7 +188,7 @@ def test_several_threads_find_the_same_as_one(monkeypatch, asked):
         more["candidates"] = np.arange(0, 6000, 2)
     one = KCenter(x, **more).take(60, first=0)
     blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    monkeypatch.setattr(farthest, "_LARGE", 1)
+    monkeypatch.setattr(clouds, "_LARGE", 1)
     with threadpool_limits(3, user_api="blas"):
         three = KCenter(x, **more).take(60, first=0)
     assert three.rows.tolist() == one.rows.tolist()
@@ -252,13 +257,13 @@ def test_a_working_set_too_small_for_a_crowd_of_ties_grows():
 
 def test_few_rows_are_looked_at(monkeypatch):
     looked = []
-    bring = farthest.Frontier._bring
+    bring = Frontier._bring
 
     def counted(self, points, *others):
         looked.append(len(points))
         bring(self, points, *others)
 
-    monkeypatch.setattr(farthest.Frontier, "_bring", counted)
+    monkeypatch.setattr(Frontier, "_bring", counted)
     x = walks(np.random.default_rng(6), 20_000, 16).astype(np.float32)
     KCenter(x).take(200, first=0)
     # The plain method reads all of them for every pick.
