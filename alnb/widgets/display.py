@@ -207,11 +207,13 @@ class Display:
         session = self._session
         volume = session.cohort.volumes[slice_id.volume]
         queue = session.queue
-        editable = self._ours(slice_id) and not session.closed
+        ours = self._ours(slice_id)
         shown = self._proposal_of(slice_id)
         why = ""
-        if not editable:
+        if not ours:
             why = "Held out for validation: to look at only."
+        elif session.closed:
+            why = "The project is closed in this view: to look at only."
         elif slice_id not in queue:
             why = "Not in the query. What you submit here joins it."
         return Scene(
@@ -221,7 +223,7 @@ class Display:
             depth=volume.shape[0],
             aspect=session.cohort.pixel_mm(slice_id),
             flip=self._flip,
-            editable=editable,
+            editable=ours and not session.closed,
             title=slice_id.volume,
             reason=_reason(session, slice_id),
             why=why,

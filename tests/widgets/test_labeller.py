@@ -272,6 +272,7 @@ def test_a_view_of_a_closed_session_says_so_and_keeps_strokes_with_the_browser(
     again = Session.open(session.folder, cohort, strategy="random", learner=Bright())
     eventually(lambda: "opened again" in page.last("ui")["line"]["text"])
     assert page.last("scene")["editable"] is False
+    assert "closed" in page.last("scene")["why"]
     assert page.stroke(LINE)["final"] is False
     fresh = Labeller(again)
     assert fresh.canvas.booster.project == page.labeller.canvas.booster.project
