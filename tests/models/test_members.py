@@ -205,7 +205,7 @@ def test_an_engine_without_room_is_not_chosen(monkeypatch):
     def full(nets):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setitem(members._KINDS, "grouped", full)
+    monkeypatch.setitem(members.KINDS, "grouped", full)
     engine, note = choose("auto", courses_of(tiny(device="cpu")))
     assert engine == "loop"
     assert "grouped not at all" in note
