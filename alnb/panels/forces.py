@@ -33,8 +33,8 @@ MEASURES: tuple[tuple[str, Measure], ...] = (
 )
 HONEST = (
     "Among the many weights of networks the push is all but lost: K goes to 1/(M + 1) for every "
-    "pair. What is left is that members share each other's gradients a little, which makes for "
-    "less variety than a deep ensemble has, not for more."
+    "pair. What is left is that members share each other's gradients a little. Nothing in that "
+    "keeps them apart: if they differ more than a deep ensemble, they may only have learnt less."
 )
 """What to expect of Stein variational gradient descent between networks."""
 EMPTY = "The first record appears after the first training."
