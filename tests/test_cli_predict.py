@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 
 import nibabel as nib
 import pytest
@@ -19,13 +20,21 @@ def small_phantom(monkeypatch, hearts):
     return hearts
 
 
-@pytest.fixture
-def trained(tmp_path, small_phantom, capsys):
-    project = tmp_path / "project"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, hearts):
+    """A trained project, made once."""
+    project = tmp_path_factory.mktemp("predict") / "project"
     words = ("--budget", 4, "--rounds", 1, "--steps", 2, "--size", 32, "--strategy", "strided")
-    assert run("run", *words, "--project", project) == 0
-    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alnb.data.phantom.phantom", lambda: hearts)
+        assert run("run", *words, "--project", project) == 0
     return project
+
+
+@pytest.fixture
+def trained(tmp_path, original, small_phantom):
+    """A copy of it, of one's own."""
+    return shutil.copytree(original, tmp_path / "project")
 
 
 def test_a_project_is_predicted_into_its_own_folder(trained, small_phantom, capsys):
