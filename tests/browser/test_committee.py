@@ -1,4 +1,7 @@
-"""Committee, particles, matrices and score bars, in a real JupyterLab."""
+"""Committee, particles, matrices and score bars, in a real JupyterLab.
+
+Waiting asserts here: what is not as wanted within its time fails the test.
+"""
 
 from __future__ import annotations
 
